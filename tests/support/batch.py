@@ -1,0 +1,104 @@
+"""Runs handlers without Kafka: the real Batch over the real overlay and memory store, and crashes where you like.
+
+A handler sees exactly what a worker gives it; only the four phases are shorter, since "durable" means "in this object".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from typing import Any
+
+from streams.kafka.chunks import Batch, Handler, Opener, Output, Record
+from streams.kafka.store import MemoryStore, Overlay
+
+Outputs = list[Output]
+
+
+class Lane:
+    """One partition of one app: a store, the app's memory, and everything that has left it so far (``sent``)."""
+
+    def __init__(self, app: str, *, partition: int = 0, open: Opener | None = None) -> None:
+        self.app = app
+        self.partition = partition
+        self.store = MemoryStore()
+        self.memory: dict[str, Any] = {}
+        self.sent: Outputs = []
+        self.now: datetime | None = None
+        self._open = open
+        self._offset = 0
+        self.reopen()
+
+    def reopen(self) -> None:
+        """What a restart does: memory is gone and built again from the rows."""
+        self.memory.clear()
+        if self._open is not None:
+            self._open(self._batch("", []))
+
+    def run(self, handler: Handler, topic: str, records: Sequence[tuple[str | None, bytes | None]]) -> Outputs:
+        """Hand (key, value) pairs to ``handler`` as one chunk; returns what left because of it."""
+        return self.replay(handler, self.chunk(topic, records))
+
+    def chunk(self, topic: str, records: Sequence[tuple[str | None, bytes | None]]) -> list[Record]:
+        """Records with the next offsets."""
+        made = []
+        for key, value in records:
+            self._offset += 1
+            made.append(
+                Record(topic, self.partition, self._offset, None if key is None else key.encode(), value, [], 0)
+            )
+        return made
+
+    def replay(
+        self,
+        handler: Handler,
+        records: list[Record],
+        *,
+        crash_after_outputs: int | None = None,
+        crash_in_slice: int = 1,
+    ) -> Outputs:
+        """Run a chunk (again). ``crash_after_outputs``: so many outputs of that slice become durable, then the process
+        is gone: no row of the slice is written and memory is lost."""
+        batch, before = self._batch(records[0].topic, records), len(self.sent)
+        for number, _ in enumerate(_steps(handler, batch), 1):
+            if crash_after_outputs is not None and number == crash_in_slice:
+                self.sent += batch.outputs[:crash_after_outputs]
+                self.reopen()
+                return self.sent[before:]
+            self.sent += batch.outputs
+            batch.outputs.clear()
+            self.store.write(batch.rows.writes.items(), None)
+            batch.rows = Overlay(self.store)
+        return self.sent[before:]
+
+    def _batch(self, topic: str, records: list[Record]) -> Batch:
+        return Batch(
+            app=self.app,
+            topic=topic,
+            partition=self.partition,
+            records=records,
+            rows=Overlay(self.store),
+            now=self.now,
+            memory=self.memory,
+        )
+
+
+def _steps(handler: Handler, batch: Batch) -> Iterator[None]:
+    """Run the handler; yields wherever everything so far has to become durable."""
+    result = handler(batch)
+    if inspect.isawaitable(result):
+
+        async def wait() -> None:
+            await result
+
+        asyncio.run(wait())
+    elif result is not None:
+        yield from result
+    yield
+
+
+def values(outputs: Outputs, topic: str, decode: Callable[[bytes | None], Any]) -> list[Any]:
+    """The decoded values that went to ``topic``, in order."""
+    return [decode(output.value) for output in outputs if output.topic == topic]
