@@ -1,0 +1,1 @@
+"""Tests of bytes ⇄ core types, the registry, the manifest and the topics."""

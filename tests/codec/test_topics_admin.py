@@ -1,0 +1,99 @@
+"""A real cluster against a manifest: differences found, corrected, and those that are refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from streams.core.errors import Transient
+from streams.kafka.admin import (
+    Missing,
+    WrongConfig,
+    WrongPartitions,
+    admin_client,
+    apply,
+    create_topics,
+    diff,
+    partition_counts,
+)
+from streams.kafka.manifest import Manifest, Topic
+from tests.support.brokers import Brokers
+
+pytestmark = pytest.mark.kafka
+
+
+def _only(manifest: Manifest, topic: Topic) -> Manifest:
+    return replace(manifest, topics={topic.name: topic})
+
+
+@pytest.fixture
+def topic(unique: Callable[[str], str]) -> Topic:
+    return replace(Manifest.load().topics["events-store-changelog"], name=unique("changelog"), partitions=3)
+
+
+@pytest.fixture
+def manifest(topic: Topic) -> Manifest:
+    return _only(Manifest.load(), topic)
+
+
+def _of(name: str, differences: list[object]) -> list[object]:
+    """Those of one topic: other tests make queues on the same cluster."""
+    return [one for one in differences if getattr(one, "topic", None) == name]
+
+
+def test_a_missing_topic_is_created_as_the_manifest_says(kafka: Brokers, manifest: Manifest, topic: Topic) -> None:
+    """With partitions, compaction and the settings that compaction needs; then there is no difference."""
+    admin = admin_client({"bootstrap.servers": kafka.bootstrap_servers})
+    before = _of(topic.name, [*diff(manifest, admin)])
+
+    refused = apply(manifest, admin, [Missing(topic=topic.name)])
+
+    assert before == [Missing(topic=topic.name)]
+    assert refused == []
+    assert partition_counts(admin)[topic.name] == 3
+    assert _of(topic.name, [*diff(manifest, admin)]) == []
+
+
+def test_a_setting_that_drifted_is_named_and_corrected(kafka: Brokers, manifest: Manifest, topic: Topic) -> None:
+    """A changelog that was switched to delete loses rows without an error."""
+    admin = admin_client({"bootstrap.servers": kafka.bootstrap_servers})
+    create_topics(admin, [replace(topic, cleanup="delete")])
+
+    found = [one for one in diff(manifest, admin) if one.topic == topic.name]
+    apply(manifest, admin, found)
+
+    assert found == [WrongConfig(topic=topic.name, setting="cleanup.policy", found="delete", wanted="compact")]
+    assert _of(topic.name, [*diff(manifest, admin)]) == []
+
+
+def test_a_partition_count_is_never_changed(kafka: Brokers, manifest: Manifest, topic: Topic) -> None:
+    """More partitions would be accepted by Kafka, and every key would be away from its row."""
+    admin = admin_client({"bootstrap.servers": kafka.bootstrap_servers})
+    create_topics(admin, [replace(topic, partitions=2)])
+
+    found = [one for one in diff(manifest, admin) if one.topic == topic.name]
+    refused = apply(manifest, admin, found)
+
+    assert refused == [WrongPartitions(topic=topic.name, found=2, wanted=3)]
+    assert "away from their rows" in str(refused[0])
+    assert partition_counts(admin)[topic.name] == 2
+
+
+def test_creating_twice_is_no_mistake(kafka: Brokers, topic: Topic) -> None:
+    """Two workers may start at the same moment."""
+    admin = admin_client({"bootstrap.servers": kafka.bootstrap_servers})
+
+    create_topics(admin, [topic])
+    create_topics(admin, [topic])
+
+    assert partition_counts(admin)[topic.name] == 3
+
+
+def test_no_broker_is_transient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says which setting to look at."""
+    monkeypatch.setattr("streams.kafka.admin.REQUEST_TIMEOUT_S", 0.5)
+
+    with pytest.raises(Transient, match="bootstrap_servers"):
+        partition_counts(admin_client({"bootstrap.servers": "127.0.0.1:1"}))
