@@ -1,0 +1,144 @@
+"""Chunks: up to 500 consecutive records of one partition, handled as one unit.
+
+The overhead of a hand-over, of awaiting delivery and of committing is paid once per chunk instead of once per record.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NamedTuple, TypeAlias
+
+from streams.core.errors import CurfewError, Poison
+from streams.kafka import dead_letters
+from streams.kafka.outbox import MAX_MESSAGE_BYTES
+from streams.kafka.store import Overlay
+
+#: More records than this gain nothing, and a crash repeats a whole chunk.
+CHUNK_RECORDS = 500
+#: Large records: a chunk of 500 would hold one partition's worth of memory for long.
+CHUNK_BYTES = 1 << 20
+#: What Kafka adds to key, value and headers; an output this near to the limit would be refused by the broker.
+RECORD_OVERHEAD_BYTES = 512
+
+Headers: TypeAlias = Sequence[tuple[str, bytes]]
+
+
+class Record(NamedTuple):
+    """One Kafka record; ``timestamp_ms`` is Kafka's own, Unix milliseconds, never business time."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes | None]]
+    timestamp_ms: int
+
+
+@dataclass(slots=True, eq=False)
+class Chunk:
+    """Consecutive records of one partition on their way through the worker."""
+
+    topic: str
+    partition: int
+    generation: int
+    records: list[Record]
+    size: int = 0
+    done: bool = False
+
+    @property
+    def next_offset(self) -> int:
+        """The offset to commit once everything that this chunk caused is durable."""
+        return self.records[-1].offset + 1
+
+
+class Progress:
+    """Which chunks of a partition are done; only the unbroken prefix of done ones may be committed."""
+
+    __slots__ = ("_chunks", "committed")
+
+    def __init__(self, committed: int) -> None:
+        self._chunks: deque[Chunk] = deque()
+        self.committed = committed
+
+    def add(self, chunk: Chunk) -> None:
+        self._chunks.append(chunk)
+
+    def committable(self) -> int | None:
+        """The offset that may be committed now, or None when nothing new is done."""
+        offset = None
+        while self._chunks and self._chunks[0].done:
+            offset = self._chunks.popleft().next_offset
+        return offset
+
+    @property
+    def outstanding(self) -> int:
+        return len(self._chunks)
+
+
+class Output(NamedTuple):
+    topic: str
+    key: str | bytes | None
+    value: bytes | None
+    headers: Headers | None
+    partition: int
+
+
+@dataclass(slots=True, eq=False)
+class Batch:
+    """What a handler gets: records of one partition in, and everything that they cause out.
+
+    Nothing leaves before the handler returns (or yields); an exception throws all of it away.
+    """
+
+    app: str
+    topic: str
+    partition: int
+    records: Sequence[Record]
+    rows: Overlay
+    now: datetime | None
+    memory: dict[str, Any]
+    outputs: list[Output] = field(default_factory=list)
+
+    def emit(
+        self,
+        topic: str,
+        *,
+        key: str | bytes | None,
+        value: bytes | None,
+        headers: Headers | None = None,
+        partition: int = -1,
+    ) -> None:
+        """Send one record after the handler has returned; partition by murmur2 of the key unless one is given.
+
+        Raises :class:`streams.core.errors.Poison` (``too_large``) for a value that Kafka would refuse.
+        """
+        if value is not None and len(value) > MAX_MESSAGE_BYTES - RECORD_OVERHEAD_BYTES:
+            raise Poison("too_large", f"{len(value)} bytes for {topic}, at most {MAX_MESSAGE_BYTES}")
+        self.outputs.append(Output(topic, key, value, headers, partition))
+
+    def dead_letter(self, record: Record, error: Exception) -> None:
+        """Put this one record aside, unchanged, with the reason; the others of the chunk go on."""
+        if isinstance(error, CurfewError):
+            error.at(record.topic, record.partition, record.offset)
+        value, headers = dead_letters.envelope(record, error, self.app)
+        self.outputs.append(Output(dead_letters.topic(self.app), record.key, value, headers, -1))
+
+
+Handler: TypeAlias = Callable[[Batch], "Iterator[None] | Awaitable[None] | None"]
+Opener: TypeAlias = Callable[[Batch], None]
+
+
+def split(topic: str, partition: int, generation: int, records: list[Record]) -> Iterator[Chunk]:
+    """Cut consecutive records into chunks of at most :data:`CHUNK_RECORDS` records and :data:`CHUNK_BYTES` bytes."""
+    start, size = 0, 0
+    for index, record in enumerate(records):
+        size += RECORD_OVERHEAD_BYTES + len(record.value or b"")
+        if index - start + 1 >= CHUNK_RECORDS or size >= CHUNK_BYTES:
+            yield Chunk(topic, partition, generation, records[start : index + 1], size)
+            start, size = index + 1, 0
+    if start < len(records):
+        yield Chunk(topic, partition, generation, records[start:], size)

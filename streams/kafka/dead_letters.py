@@ -1,0 +1,60 @@
+"""Dead letters: records that can never be handled, kept unchanged with the reason, in one topic per app.
+
+The headers are those of Kafka Connect (numbers as UTF-8 text) and of Spring (big-endian), so that the tools which
+people have already read them. The first reason wins: a record that was redriven and died again keeps its origin.
+"""
+
+from __future__ import annotations
+
+import struct
+import traceback
+from typing import TYPE_CHECKING
+
+from streams.core.errors import Poison
+
+if TYPE_CHECKING:
+    from streams.kafka.chunks import Record
+
+CONNECT = "__connect.errors."
+SPRING = "kafka_dlt-"
+#: A stack trace in a header counts against the record's size; the message is what people search for.
+MAX_HEADER_BYTES = 4096
+#: A record that is itself at Kafka's limit would not fit together with its new headers.
+MAX_VALUE_BYTES = 1_000_000
+
+
+def topic(app: str) -> str:
+    """The dead-letter topic of an app."""
+    return f"dead-letters.{app}"
+
+
+def envelope(record: Record, error: Exception, app: str) -> tuple[bytes | None, list[tuple[str, bytes]]]:
+    """Value and headers of the dead letter: the original ones, then what happened.
+
+    A value over :data:`MAX_VALUE_BYTES` is cut, and ``curfew-truncated`` gives its whole length: the coordinates in
+    the headers still lead to the original.
+    """
+    reason = error.reason if isinstance(error, Poison) else type(error).__name__
+    headers = [(name, value if value is not None else b"") for name, value in record.headers]
+    present = {name for name, _ in headers}
+    value = record.value
+    added = {
+        f"{CONNECT}topic": record.topic.encode(),
+        f"{CONNECT}partition": str(record.partition).encode(),
+        f"{CONNECT}offset": str(record.offset).encode(),
+        f"{CONNECT}connector.name": app.encode(),
+        f"{CONNECT}stage": b"AGENT",
+        f"{CONNECT}class.name": reason.encode(),
+        f"{CONNECT}exception.class.name": f"{type(error).__module__}.{type(error).__qualname__}".encode(),
+        f"{CONNECT}exception.message": str(error).encode()[:MAX_HEADER_BYTES],
+        f"{CONNECT}exception.stacktrace": "".join(traceback.format_exception(error)).encode()[-MAX_HEADER_BYTES:],
+        f"{SPRING}original-topic": record.topic.encode(),
+        f"{SPRING}original-partition": struct.pack(">i", record.partition),
+        f"{SPRING}original-offset": struct.pack(">q", record.offset),
+        "curfew-reason": reason.encode(),
+    }
+    if value is not None and len(value) > MAX_VALUE_BYTES:
+        added["curfew-truncated"] = str(len(value)).encode()
+        value = value[:MAX_VALUE_BYTES]
+    headers += [(name, text) for name, text in added.items() if name not in present]
+    return value, headers

@@ -1,0 +1,283 @@
+"""Lanes: one for each partition number of a worker, in which chunks pass the four phases, one after another.
+
+::
+
+    decide      run the handler on an overlay over the store (reads fall through, writes stay in the overlay)
+    outputs     produce every record that the chunk causes, await every acknowledgement
+    changelog   produce the overlay's rows, await every acknowledgement
+    apply       one atomic write of the rows into the local store; then the chunk is done and may be committed
+
+A crash between any two of them is harmless: what was not done is decided again, on rows that do not know of it yet.
+Rows before outputs would lose events for ever, because the second time the revision guard would say "seen already".
+Lanes run side by side, so while one waits for Kafka another decides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Protocol
+
+import structlog
+
+from streams.core.errors import CurfewError, Fatal, Transient
+from streams.kafka.chunks import Batch, Chunk, Handler, Opener
+from streams.kafka.failpoints import ENABLED, passing
+from streams.kafka.outbox import Outbox
+from streams.kafka.recovery import Stopped
+from streams.kafka.store import Overlay, Store
+
+#: Waiting times between tries of a chunk; the last one repeats until the world is well again or the partition goes.
+BACK_OFF_S = (0.05, 0.2, 0.5, 1.0, 2.0, 5.0)
+#: How much changelog a kill -9 may cost to read again; asking for the position costs a round trip.
+POSITION_EVERY_ROWS = 20_000
+
+log = structlog.get_logger(__name__)
+
+
+class Abandoned(Exception):
+    """The partition belongs to another worker now; whatever was not finished is that worker's."""
+
+
+class StoreSource(Protocol):
+    """Opens the recovered store of a partition; both calls block and run in a thread."""
+
+    def open(self, partition: int, stopped: Callable[[], bool]) -> Store: ...
+
+    def end(self, partition: int) -> int:
+        """The changelog's end offset; only called while the lane has nothing in flight."""
+        ...
+
+
+@dataclass(slots=True, kw_only=True)
+class Counters:
+    """What a worker did since it started; read by the health endpoint."""
+
+    chunks: int = 0
+    records: int = 0
+    outputs: int = 0
+    rows: int = 0
+    retries: int = 0
+
+
+@dataclass(slots=True, kw_only=True)
+class Works:
+    """What all lanes of a worker share."""
+
+    app: str
+    outbox: Outbox
+    stores: StoreSource
+    openers: list[Opener]
+    threads: ThreadPoolExecutor
+    now: Callable[[int], datetime | None]
+    guard: Callable[[int], None]
+    on_done: Callable[[Chunk], None]
+    advance: Callable[[Chunk], None]
+    opening: Callable[[int], None]
+    on_fatal: Callable[[BaseException], None]
+    changelog_topic: str
+    counters: Counters = field(default_factory=Counters)
+
+
+class Lane:
+    """The chunks of one partition number, of whichever topic, in the order of their arrival."""
+
+    def __init__(self, works: Works, partition: int, generation: int) -> None:
+        self._works = works
+        self._partition = partition
+        self._generation = generation
+        self._queue: asyncio.Queue[tuple[Chunk, Handler]] = asyncio.Queue()
+        self._closing = asyncio.Event()
+        self._memory: dict[str, Any] = {}
+        self._store: Store | None = None
+        self._rows_since_position = 0
+        self._task = asyncio.get_running_loop().create_task(self._run(), name=f"lane-{partition}")
+
+    def put(self, chunk: Chunk, handler: Handler) -> None:
+        """Queue a chunk; never blocks (the driver pauses partitions when too much is buffered)."""
+        self._queue.put_nowait((chunk, handler))
+
+    async def close(self) -> None:
+        """Finish the chunk that is being worked on, forget the queued ones, close the store."""
+        self._closing.set()
+        await asyncio.wait([self._task])
+
+    async def _run(self) -> None:
+        try:
+            self._store = await self._open()
+            while not self._closing.is_set():
+                chunk, handler = await self._next()
+                self._works.advance(chunk)
+                await self._process(chunk, handler)
+                chunk.done = True
+                passing("done.marked")
+                self._works.on_done(chunk)
+                if self._rows_since_position >= POSITION_EVERY_ROWS:
+                    await self._save_position()
+        except (Abandoned, Stopped):
+            pass
+        except BaseException as error:
+            if not isinstance(error, asyncio.CancelledError):
+                self._works.on_fatal(error)
+        finally:
+            await self._close_store()
+
+    async def _next(self) -> tuple[Chunk, Handler]:
+        if not self._queue.empty():
+            return self._queue.get_nowait()
+        get = asyncio.ensure_future(self._queue.get())
+        closing = asyncio.ensure_future(self._closing.wait())
+        await asyncio.wait({get, closing}, return_when=asyncio.FIRST_COMPLETED)
+        closing.cancel()
+        if get.done():
+            return get.result()
+        get.cancel()
+        raise Abandoned
+
+    async def _open(self) -> Store:
+        store: Store = await self._patiently("store", self._open_once)
+        self._store = store
+        self._rebuild_memory()
+        return store
+
+    async def _open_once(self) -> Store:
+        loop = asyncio.get_running_loop()
+        works = self._works
+        await loop.run_in_executor(works.threads, works.opening, self._partition)
+        return await loop.run_in_executor(works.threads, works.stores.open, self._partition, self._closing.is_set)
+
+    def _rebuild_memory(self) -> None:
+        self._memory.clear()
+        for opener in self._works.openers:
+            opener(self._batch(Chunk("", self._partition, self._generation, [])))
+
+    def _batch(self, chunk: Chunk) -> Batch:
+        assert self._store is not None
+        return Batch(
+            app=self._works.app,
+            topic=chunk.topic,
+            partition=self._partition,
+            records=chunk.records,
+            rows=Overlay(self._store),
+            now=self._works.now(self._partition),
+            memory=self._memory,
+        )
+
+    async def _process(self, chunk: Chunk, handler: Handler) -> None:
+        async def once() -> None:
+            batch = self._batch(chunk)
+            passing("decide.start")
+            result = handler(batch)
+            if result is not None:
+                if inspect.isawaitable(result):
+                    await result
+                else:
+                    for _ in result:
+                        await self._make_durable(batch)
+            passing("decide.end")
+            await self._make_durable(batch)
+
+        async def again() -> None:
+            self._rebuild_memory()  # the decision that was thrown away may have changed it
+            await once()
+
+        await self._patiently(f"{chunk.topic}[{chunk.partition}]@{chunk.records[0].offset}", once, again)
+        counters = self._works.counters
+        counters.chunks += 1
+        counters.records += len(chunk.records)
+
+    async def _patiently(
+        self,
+        what: str,
+        first: Callable[[], Awaitable[Any]],
+        again: Callable[[], Awaitable[Any]] | None = None,
+    ) -> Any:
+        """Try until it works; transient errors only, and only while the partition is ours."""
+        attempt = 0
+        while True:
+            try:
+                return await (first if attempt == 0 or again is None else again)()
+            except Transient as error:
+                wait = BACK_OFF_S[min(attempt, len(BACK_OFF_S) - 1)]
+                attempt += 1
+                self._works.counters.retries += 1
+                log.warning(
+                    "lane.waits", app=self._works.app, what=what, attempt=attempt, wait_s=wait, error=str(error)
+                )
+                try:
+                    await asyncio.wait_for(self._closing.wait(), wait)
+                except TimeoutError:
+                    continue
+                raise Abandoned from error
+            except (CurfewError, Abandoned, Stopped):
+                raise
+            except Exception as error:
+                raise Fatal(f"{self._works.app} cannot handle {what}: {type(error).__name__}: {error}") from error
+
+    async def _make_durable(self, batch: Batch) -> None:
+        works = self._works
+        outbox, outputs, counters = works.outbox, batch.outputs, works.counters
+        if outputs:
+            works.guard(self._generation)
+            before, emit = outbox.failures, outbox.emit
+            middle = len(outputs) // 2 if ENABLED else -1
+            for index, (topic, key, value, headers, partition) in enumerate(outputs):
+                if index == middle:
+                    passing("outputs.middle")
+                emit(topic, key, value, headers, partition)
+            passing("outputs.produced")
+            await outbox.delivered(before)
+            passing("outputs.durable")
+            counters.outputs += len(outputs)
+            outputs.clear()
+        rows = batch.rows.writes
+        if rows:
+            await self._patiently("changelog", lambda: self._write_changelog(batch))
+            assert self._store is not None
+            if ENABLED:
+                passing("apply.middle")
+            self._store.write(rows.items(), None)
+            passing("apply.end")
+            counters.rows += len(rows)
+            self._rows_since_position += len(rows)
+            batch.rows = Overlay(self._store)
+
+    async def _write_changelog(self, batch: Batch) -> None:
+        """Only rows that were decided once are written, however often it takes: the changelog must not hold a row
+        of a decision that was thrown away."""
+        works = self._works
+        works.guard(self._generation)
+        before = works.outbox.failures
+        rows = [{"key": key, "value": value} for key, value in batch.rows.writes.items()]
+        if ENABLED:
+            works.outbox.emit_rows(works.changelog_topic, self._partition, rows[: len(rows) // 2])
+            passing("changelog.middle")
+            rows = rows[len(rows) // 2 :]
+        works.outbox.emit_rows(works.changelog_topic, self._partition, rows)
+        passing("changelog.produced")
+        await works.outbox.delivered(before)
+        passing("changelog.durable")
+
+    async def _save_position(self) -> None:
+        loop = asyncio.get_running_loop()
+        end = await loop.run_in_executor(self._works.threads, self._works.stores.end, self._partition)
+        assert self._store is not None
+        self._store.write((), end)
+        self._rows_since_position = 0
+
+    async def _close_store(self) -> None:
+        store, self._store = self._store, None
+        if store is None:
+            return
+        if self._rows_since_position:
+            try:
+                self._store = store
+                await self._save_position()
+            except Exception as error:  # only costs reading more of the changelog next time
+                log.info("store.position_not_saved", partition=self._partition, error=str(error))
+            self._store = None
+        store.close()

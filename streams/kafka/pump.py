@@ -1,0 +1,291 @@
+"""The thread that talks to Kafka's group protocol: librdkafka in, chunks out, rebalances handed to the event loop.
+
+Every assignment starts from the committed offsets. So whatever was buffered, in flight or dropped when a partition was
+taken away is fetched again by whoever gets it; no seek has to be repaired.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, Protocol
+
+import structlog
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from streams.core.errors import Fatal
+from streams.kafka.chunks import Chunk, Record, split
+from streams.kafka.failpoints import passing
+
+#: A worker that was killed is missed after this long. Together with the delivery time-out of the outbox it bounds how
+#: late a record of a worker can arrive that has lost its partitions: 10 s delivery + 3 s heartbeat < 15 s session.
+SESSION_TIMEOUT_MS = 15_000
+HEARTBEAT_INTERVAL_MS = 2_000
+#: How long a rebalance may wait for chunks in flight (they end within the outbox's delivery time-out).
+MAX_POLL_INTERVAL_MS = 300_000
+HAND_OVER_TIMEOUT_S = 60.0
+#: The pump polls at least this often; a gap of a whole session means that the process was stopped meanwhile.
+POLL_S = 0.1
+#: While chunks are on their way their commit must not wait for a poll to end.
+BUSY_POLL_S = 0.003
+FETCH_RECORDS = 4_000
+COMMIT_TIMEOUT_S = 10.0
+
+log = structlog.get_logger(__name__)
+
+Partition = tuple[str, int]
+
+
+class Callbacks(Protocol):
+    """What the pump tells the event loop."""
+
+    async def on_assigned(self, start: dict[Partition, int], fresh: dict[Partition, int], generation: int) -> None:
+        """``start``: where each partition begins; ``fresh``: those of them that the group has not committed yet."""
+        ...
+
+    async def on_revoked(self, partitions: set[Partition]) -> dict[Partition, int]:
+        """Finish or drop what is in flight; returns the offsets to commit."""
+        ...
+
+    def on_chunks(self, chunks: list[Chunk]) -> None: ...
+
+    def on_committed(self, offsets: dict[Partition, int], error: KafkaError | None) -> None: ...
+
+    def on_lost(self) -> None:
+        """The group has given the partitions to others already; nothing may be written any more."""
+        ...
+
+    def on_failed(self, error: BaseException) -> None: ...
+
+
+class Pump:
+    """Owns the librdkafka consumer of one worker."""
+
+    def __init__(self, config: dict[str, Any], topics: Iterable[str], callbacks: Callbacks) -> None:
+        self._topics = list(topics)
+        self._callbacks = callbacks
+        self._loop = asyncio.get_running_loop()
+        self._stopping = threading.Event()
+        self._assigned: set[Partition] = set()
+        self.generation = 0
+        self.last_poll = time.monotonic()
+        # What the event loop wants done. Every call of the client is made in the pump's thread: the client locks a
+        # consumer for the whole of poll(), and a commit or pause from another thread was seen to wait for ever, with
+        # Python's own lock in its hands.
+        self._wishes: deque[Callable[[], None]] = deque()
+        #: Whether a commit is to be expected soon; then the pump looks for wishes more often.
+        self.busy = False
+        self._consumer = Consumer(
+            {
+                "enable.auto.commit": False,
+                # A committed offset that the topic no longer has must not silently become "from the end".
+                "auto.offset.reset": "earliest",
+                # Range gives the same partition numbers of all topics to one worker: joins stay local.
+                "partition.assignment.strategy": "range",
+                "session.timeout.ms": SESSION_TIMEOUT_MS,
+                "heartbeat.interval.ms": HEARTBEAT_INTERVAL_MS,
+                "max.poll.interval.ms": MAX_POLL_INTERVAL_MS,
+                "fetch.wait.max.ms": 100,
+                "fetch.error.backoff.ms": 100,
+                "queued.max.messages.kbytes": 16 * 1024,
+                "isolation.level": "read_committed",
+                "topic.metadata.refresh.interval.ms": 30_000,
+                **config,
+                "error_cb": self._on_error,
+                "on_commit": self._on_commit,
+            }
+        )
+        self._thread = threading.Thread(target=self._run, name="pump", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    # -- called from the event loop ---------------------------------------------------------------------------------
+
+    def commit(self, offsets: dict[Partition, int]) -> None:
+        """Ask for a commit at the next poll; the answer comes to ``on_committed``."""
+        self._wishes.append(lambda: self._commit(offsets))
+
+    def _commit(self, offsets: dict[Partition, int]) -> None:
+        passing("commit.before")
+        current = {partition: offset for partition, offset in offsets.items() if partition in self._assigned}
+        if current:
+            self._consumer.commit(offsets=_listed(current), asynchronous=True)
+
+    def _on_commit(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
+        passing("commit.after")
+        refused = error or next((p.error for p in partitions if p.error is not None), None)
+        offsets = {(p.topic, p.partition): p.offset for p in partitions}
+        self._loop.call_soon_threadsafe(self._callbacks.on_committed, offsets, refused)
+
+    def pause(self, partition: Partition) -> None:
+        """Stop fetching a partition whose buffer is full; takes effect at the next poll."""
+        self._wishes.append(lambda: self._switch(self._consumer.pause, partition))
+
+    def resume(self, partition: Partition) -> None:
+        """Fetch a partition again."""
+        self._wishes.append(lambda: self._switch(self._consumer.resume, partition))
+
+    def _switch(self, call: Callable[[list[TopicPartition]], None], partition: Partition) -> None:
+        if partition in self._assigned:
+            call([TopicPartition(*partition)])
+
+    async def stop(self) -> None:
+        """Leave the group after what is in flight is finished and committed."""
+        self._stopping.set()
+        await self._loop.run_in_executor(None, self._thread.join, HAND_OVER_TIMEOUT_S)
+
+    # -- the thread -------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            self._consumer.subscribe(
+                self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+            )
+            while not self._stopping.is_set():
+                self._poll()
+            self._hand_over({*self._assigned})
+            self._consumer.close()
+        except BaseException as error:
+            self._loop.call_soon_threadsafe(self._callbacks.on_failed, error)
+
+    def _poll(self) -> None:
+        while self._wishes:
+            self._wishes.popleft()()
+        first = self._consumer.poll(BUSY_POLL_S if self.busy else POLL_S)
+        self.last_poll = time.monotonic()
+        if first is None:
+            return
+        # poll() returns at once when something arrives, consume(n, 0) takes what is there already; consume(n, 0.1)
+        # would hold back a lonely record for the whole time-out.
+        generation = self.generation
+        messages = self._consumer.consume(FETCH_RECORDS, 0.0)
+        if generation == self.generation:
+            messages.insert(0, first)
+        # Else a rebalance came in between: the first record is of the old assignment and is fetched again. Taken into
+        # the new one it would be committed before the records in front of it are done.
+        chunks = self._chunks(messages)
+        if chunks:
+            self._loop.call_soon_threadsafe(self._callbacks.on_chunks, chunks)
+
+    def _chunks(self, messages: list[Any]) -> list[Chunk]:
+        by_partition: dict[Partition, list[Record]] = {}
+        for message in messages:
+            error = message.error()
+            if error is not None:
+                self._on_message_error(error)
+                continue
+            topic, partition = message.topic(), message.partition()
+            record = Record(
+                topic,
+                partition,
+                message.offset(),
+                message.key(),
+                message.value(),
+                message.headers() or [],
+                message.timestamp()[1],
+            )
+            try:
+                by_partition[topic, partition].append(record)
+            except KeyError:
+                by_partition[topic, partition] = [record]
+        return [
+            chunk
+            for (topic, partition), records in by_partition.items()
+            if (topic, partition) in self._assigned
+            for chunk in split(topic, partition, self.generation, records)
+        ]
+
+    def _on_message_error(self, error: KafkaError) -> None:
+        if error.fatal() or error.code() == KafkaError.FENCED_INSTANCE_ID:
+            raise Fatal(f"the group has fenced this worker: {error.str()}")
+        log.warning("pump.kafka", error=error.str(), code=error.name())
+
+    def _on_error(self, error: KafkaError) -> None:
+        if error.fatal():
+            self._loop.call_soon_threadsafe(
+                self._callbacks.on_failed, Fatal(f"the group has fenced this worker: {error.str()}")
+            )
+        log.warning("pump.kafka", error=error.str(), code=error.name())
+
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        passing("rebalance.assign")
+        self.generation += 1
+        start, fresh = self._start_offsets(consumer, partitions)
+        self._assigned = set(start)
+        # Wishes of the old assignment: a pause that nobody would take back, a commit that would set back the offsets.
+        self._wishes.clear()
+        self._wait_for(self._callbacks.on_assigned(start, fresh, self.generation))
+        passing("seek")
+        consumer.assign(_listed(start))
+
+    def _start_offsets(
+        self, consumer: Consumer, partitions: list[TopicPartition]
+    ) -> tuple[dict[Partition, int], dict[Partition, int]]:
+        """Where to begin; waits while the broker is away."""
+        waited = 0
+        while not self._stopping.is_set():
+            try:
+                return self._ask_start_offsets(consumer, partitions)
+            except KafkaException as error:
+                if error.args[0].fatal():
+                    raise
+                if waited % 10 == 0:
+                    log.warning("pump.waits_for_offsets", error=error.args[0].str())
+                waited += 1
+                self._stopping.wait(1.0)
+        return {}, {}
+
+    def _ask_start_offsets(
+        self, consumer: Consumer, partitions: list[TopicPartition]
+    ) -> tuple[dict[Partition, int], dict[Partition, int]]:
+        """Committed offsets; a partition without one is ``fresh``: its first offset gets committed, so that "nothing in
+        flight" can be told from "never started" by anyone who reads the group's offsets."""
+        start: dict[Partition, int] = {}
+        fresh: dict[Partition, int] = {}
+        for known in consumer.committed(partitions, timeout=COMMIT_TIMEOUT_S) if partitions else []:
+            if known.error is not None:
+                raise KafkaException(known.error)
+            low, _ = consumer.get_watermark_offsets(known, timeout=COMMIT_TIMEOUT_S)
+            offset = known.offset
+            if offset < low:
+                if offset >= 0:
+                    log.error(
+                        "pump.records_lost_by_retention",
+                        topic=known.topic, partition=known.partition, committed=offset, first=low,
+                        remedy="raise the topic's retention; these records were deleted before this group read them",
+                    )  # fmt: skip
+                offset = fresh[known.topic, known.partition] = low
+            start[known.topic, known.partition] = offset
+        return start, fresh
+
+    def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        passing("rebalance.revoke")
+        self._hand_over({(p.topic, p.partition) for p in partitions})
+        passing("rebalance.revoked")
+
+    def _hand_over(self, partitions: set[Partition]) -> None:
+        self._assigned -= partitions
+        offsets = self._wait_for(self._callbacks.on_revoked(partitions))
+        if not offsets:
+            return
+        try:
+            self._consumer.commit(offsets=_listed(offsets), asynchronous=False)
+        except KafkaException as error:  # the next owner repeats these chunks; their ids are the same
+            log.warning("pump.not_committed", error=str(error))
+
+    def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        log.warning("pump.partitions_lost", partitions=len(partitions))
+        self._assigned -= {(p.topic, p.partition) for p in partitions}
+        self._loop.call_soon_threadsafe(self._callbacks.on_lost)
+        self._wait_for(self._callbacks.on_revoked({(p.topic, p.partition) for p in partitions}))
+
+    def _wait_for(self, call: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(call, self._loop).result(HAND_OVER_TIMEOUT_S)
+
+
+def _listed(offsets: dict[Partition, int]) -> list[TopicPartition]:
+    return [TopicPartition(topic, partition, offset) for (topic, partition), offset in offsets.items()]

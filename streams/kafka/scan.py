@@ -1,0 +1,100 @@
+"""Read a known part of a topic once, without a group: for checkers and reports, not for agents."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, NamedTuple, TypeAlias
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from streams.core.errors import Transient
+
+REQUEST_TIMEOUT_S: Final = 15.0
+POLL_S: Final = 0.2
+BATCH: Final = 5_000
+#: A broker that delivers nothing for this long is not well; without it a checker would wait for ever.
+SILENCE_S: Final = 30.0
+_MOVING: Final = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
+
+
+class Span(NamedTuple):
+    """Offsets [start, end) of one partition."""
+
+    start: int
+    end: int
+
+
+Spans: TypeAlias = dict[int, Span]
+
+
+class Scanner:
+    """One consumer that is assigned by hand and commits nothing; use it as a context manager."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self._consumer = Consumer(
+            {
+                **config,
+                "group.id": "curfew-scan",  # required by the client, never joined
+                "enable.auto.commit": False,
+                "auto.offset.reset": "earliest",
+                "fetch.wait.max.ms": 50,
+            }
+        )
+
+    def __enter__(self) -> Scanner:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._consumer.close()
+
+    def spans(self, topic: str) -> Spans:
+        """What every partition holds now; empty if there is no such topic. Raises Transient when nobody answers."""
+        try:
+            metadata = self._consumer.list_topics(topic, timeout=REQUEST_TIMEOUT_S).topics[topic]
+            if metadata.error is not None:
+                return {}
+            return {number: self._span(topic, number) for number in sorted(metadata.partitions)}
+        except KafkaException as error:
+            raise Transient(f"cannot ask Kafka about {topic}: {error.args[0].str()}; is it running?") from error
+
+    def _span(self, topic: str, partition: int) -> Span:
+        deadline = time.monotonic() + REQUEST_TIMEOUT_S
+        while True:
+            try:
+                return Span(*self._consumer.get_watermark_offsets(TopicPartition(topic, partition), REQUEST_TIMEOUT_S))
+            except KafkaException as error:
+                # A topic just made, or a broker just restarted: the partition gets its leader in a moment.
+                if not error.args[0].retriable() and error.args[0].code() not in _MOVING:
+                    raise
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(POLL_S)
+
+    def read(self, topic: str, spans: Spans) -> Iterator[Message]:
+        """The records of ``spans``, in order within a partition; raises Transient when Kafka stops delivering."""
+        left = {number: span for number, span in spans.items() if span.start < span.end}
+        if not left:
+            return
+        self._consumer.assign([TopicPartition(topic, number, span.start) for number, span in left.items()])
+        heard = time.monotonic()
+        while left:
+            messages = self._consumer.consume(BATCH, POLL_S)
+            if messages:
+                heard = time.monotonic()
+            elif time.monotonic() - heard > SILENCE_S:
+                raise Transient(f"Kafka does not deliver {topic} to its end; is the broker well? Try again.")
+            for message in messages:
+                error = message.error()
+                if error is None:
+                    span = left.get(message.partition() or 0)
+                    if span is not None and (message.offset() or 0) < span.end:
+                        yield message
+                elif error.code() != KafkaError._PARTITION_EOF:
+                    raise Transient(f"cannot read {topic}: {error.str()}")
+            # By position, not by the last record seen: compaction leaves gaps, also at the end of a span.
+            positions = self._consumer.position([TopicPartition(topic, number) for number in left])
+            for position in positions:
+                if position.offset >= left[position.partition].end:
+                    del left[position.partition]
+        self._consumer.unassign()

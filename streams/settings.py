@@ -1,0 +1,64 @@
+"""Settings, read once per process: flag > environment (``CURFEW_…``) > ``curfew.toml`` > default.
+
+Secrets are :class:`pydantic.SecretStr`, so neither a log line nor a traceback can show them.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+
+class ClockMode(StrEnum):
+    """Who moves business time: the machine's clock, or the ticks of a virtual clock."""
+
+    WALL = "wall"
+    VIRTUAL = "virtual"
+
+
+class Settings(BaseSettings):
+    """Everything a process of Curfew can be told; frozen after it was read."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="CURFEW_", toml_file="curfew.toml", frozen=True, extra="ignore", populate_by_name=True
+    )
+
+    bootstrap_servers: str = Field(default="127.0.0.1:9092", description="Kafka brokers, host:port, comma separated")
+    schema_registry_url: str = Field(
+        default="http://127.0.0.1:8081/apis/ccompat/v7", description="registry, speaking the Confluent API"
+    )
+    data_dir: Path = Field(default=Path(".curfew"), description="where stores, logs and the SQLite billing store live")
+    database_url: SecretStr | None = Field(
+        default=None, description="billing store, e.g. postgresql+psycopg://user@host/db; default SQLite in data_dir"
+    )
+    clock: ClockMode = Field(default=ClockMode.WALL, description="wall, or virtual for demo and tests")
+    environment: str = Field(default="development", description="development allows http and loopback webhooks")
+    hooks: tuple[str, ...] = Field(default=(), description="hooks of rate plan changes, each as package.module:name")
+    log_level: str = Field(default="info", description="debug, info, warning or error")
+    log_format: str = Field(default="console", description="console or json")
+
+    @property
+    def billing_store_url(self) -> str:
+        """SQLAlchemy URL of the billing store; the SQLite file in ``data_dir`` unless one is set."""
+        if self.database_url is not None:
+            return self.database_url.get_secret_value()
+        return f"sqlite:///{(self.data_dir / 'billing.sqlite').absolute()}"
+
+    def kafka(self, **extra: Any) -> dict[str, Any]:
+        """librdkafka configuration that every client of ours starts from (one place for addresses and security)."""
+        return {"bootstrap.servers": self.bootstrap_servers, **extra}
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)

@@ -1,0 +1,1 @@
+"""Processes die here on purpose; what is left has to be complete."""
