@@ -1,0 +1,214 @@
+"""The catalogue of event types: the one place that says which events there are, about what, for whom and why.
+
+``curfew events list``, the schemas' documentation and every check of a route or a subscription read it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from streams.core.events import Audience
+from streams.core.rows import Kind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventType:
+    """One type. ``kind`` is the kind of its subject, ``facts`` what its ``facts`` hold (name → meaning), ``defaults``
+    the parameters that it has unasked. ``raised`` is False while no detector raises it. A ``registered`` type (create,
+    update, delete of an object) is raised only if an active route names it exactly."""
+
+    type: str
+    kind: str
+    audience: Audience
+    about: str
+    facts: Mapping[str, str] = field(default_factory=dict)
+    defaults: tuple[str, ...] = ()
+    raised: bool = False
+    registered: bool = False
+
+
+CUSTOMER, INTERNAL = Audience.CUSTOMER, Audience.INTERNAL
+
+#: Parameters that events about a kind have unasked: what nearly every message needs; no more, each costs a look-up.
+DEFAULTS: Mapping[str, tuple[str, ...]] = {
+    Kind.ACCOUNT: ("account.name", "account.status", "account.currency", "account.zone"),
+    Kind.SERVICE: (
+        "service.name",
+        "service.state",
+        "account.name",
+        "account.currency",
+        "rate_plan.name",
+        "product.name",
+    ),
+    Kind.SERVICE_PLAN: ("service.name", "account.name", "rate_plan.name", "product.name"),
+    Kind.PACKAGE: ("package.name", "package.state", "account.name", "product.name"),
+    Kind.INVOICE: (
+        "invoice.number",
+        "invoice.amount",
+        "invoice.balance",
+        "invoice.currency",
+        "invoice.due_date",
+        "account.name",
+        "bill_run.billing_period",
+    ),
+    Kind.BILL_RUN: ("bill_run.billing_period", "bill_run.state", "bill_run.accounts", "bill_run.invoices"),
+    Kind.RATE_PLAN_CHANGE: (
+        "rate_plan_change.effective_date",
+        "service.name",
+        "account.name",
+        "rate_plan.name",
+        "from_rate_plan.name",
+        "to_rate_plan.name",
+    ),
+}
+
+_FROM_TO = {"from": "the state before, null for a new invoice", "to": "the state now"}
+
+
+def _raised(
+    type: str,
+    kind: Kind,
+    audience: Audience,
+    about: str,
+    facts: Mapping[str, str] | None = None,
+    defaults: tuple[str, ...] | None = None,
+) -> EventType:
+    return EventType(
+        type=type,
+        kind=kind,
+        audience=audience,
+        about=about,
+        facts=facts or {},
+        defaults=DEFAULTS[kind] if defaults is None else defaults,
+        raised=True,
+    )
+
+
+def _later(type: str, kind: str, audience: Audience, about: str, facts: Mapping[str, str] | None = None) -> EventType:
+    defaults = DEFAULTS.get(kind, ())
+    return EventType(type=type, kind=kind, audience=audience, about=about, facts=facts or {}, defaults=defaults)
+
+
+#: Kinds whose create, update and delete can be registered; the ones after the comma are not fed yet.
+_CHANGING = (Kind.ACCOUNT, Kind.SERVICE, Kind.PACKAGE, Kind.INVOICE, Kind.BILL_RUN, Kind.SERVICE_PLAN)
+_CHANGING_LATER = ("contract", "sim", "bucket", "refund", "credit", "payment")
+
+
+def _object_changes() -> Iterator[EventType]:
+    for kind in (*_CHANGING, *_CHANGING_LATER):
+        for op in ("created", "updated", "deleted"):
+            yield EventType(
+                type=f"{kind}.{op}",
+                kind=kind,
+                audience=INTERNAL,
+                about=f"{op}; raised only if a route names this type exactly",
+                defaults=DEFAULTS.get(kind, ()),
+                raised=kind in _CHANGING,
+                registered=True,
+            )
+
+
+_EFFECTIVE_FACTS = {
+    "service_id": "the service",
+    "from_rate_plan_id": "the rate plan before",
+    "to_rate_plan_id": "the rate plan from the effective date on",
+    "from_product_id": "the product before",
+    "to_product_id": "the product from the effective date on",
+    "silent": "true when the customer must not hear of it",
+}
+_PLAN_CHANGE_FACTS = {
+    **_EFFECTIVE_FACTS,
+    "element_key": "the matrix element that was ordered",
+    "effective_date": "the local date in the account's zone from which the new plan is true",
+    "start_at": "the instant from which it cannot be cancelled",
+    "deadline_at": "the first instant of the effective date in the account's zone",
+    "revision": "of the change",
+    "missed": "true when it was not persisted before its deadline",
+    "reason": "why, in short; null where there is nothing to say",
+}
+
+
+def _plan_change(step: str, audience: Audience, about: str) -> EventType:
+    return _raised(f"rate_plan_change.{step}", Kind.RATE_PLAN_CHANGE, audience, about, _PLAN_CHANGE_FACTS)
+
+
+_TYPES = (
+    _raised("service.state_transitioned", Kind.SERVICE, CUSTOMER, "the state of a service differs", _FROM_TO),
+    _raised("account.status_changed", Kind.ACCOUNT, CUSTOMER, "the status of an account differs", _FROM_TO),
+    _raised("account.cancelled", Kind.ACCOUNT, CUSTOMER, "the status of an account becomes Cancelled", _FROM_TO),
+    _raised("bill_run.started", Kind.BILL_RUN, INTERNAL, "a bill run is initiated"),
+    _raised(
+        "bill_run.completed",
+        Kind.BILL_RUN,
+        INTERNAL,
+        "a bill run is completed, with its counts",
+        {
+            "start_missing": "true when its start was never seen",
+            "accounts": "accounts billed",
+            "invoices": "invoices made",
+        },
+    ),
+    _raised("invoice.posted", Kind.INVOICE, CUSTOMER, "the state of an invoice becomes Posted", _FROM_TO),
+    _raised("package.cancelled", Kind.PACKAGE, CUSTOMER, "the state of a package becomes Cancelled", _FROM_TO),
+    _later(
+        "invoice.overdue",
+        Kind.INVOICE,
+        CUSTOMER,
+        "a balance is left after the payment terms; once per due date",
+    ),
+    _later("invoice.delivered", Kind.INVOICE, CUSTOMER, "an invoice is delivered"),
+    _later("invoice.delivered_plus", Kind.INVOICE, CUSTOMER, "x days after the first delivery, at a local time"),
+    _later("refund.processed", "refund", CUSTOMER, "a refund is processed"),
+    _later("credit.processed", "credit", CUSTOMER, "a credit is processed"),
+    _later("contract.under_commit", "contract", CUSTOMER, "a period closed below a commit tier, with the shortfall"),
+    _later("sim.dormant", "sim", CUSTOMER, "an active service without usage for N days; once per episode"),
+    _later("sim.active_again", "sim", CUSTOMER, "the first usage after dormancy, or late usage that corrects it"),
+    _later("usage.threshold_exceeded", "bucket", CUSTOMER, "a tier of a bucket is used up; one per tier and period"),
+    _later("account_package.changed", Kind.PACKAGE, CUSTOMER, "the package of an account is changed"),
+    _later("payment.processed", "payment", CUSTOMER, "a payment is processed"),
+    _later("payment.failed", "payment", CUSTOMER, "a payment has failed"),
+    _plan_change("ordered", CUSTOMER, "a rate plan change is ordered and pending"),
+    _plan_change("started", INTERNAL, "its start instant has passed; it can no longer be cancelled"),
+    _plan_change("executed", INTERNAL, "its outcome is sealed"),
+    _plan_change("persisted", INTERNAL, "the billing store has committed its outcome"),
+    _plan_change("completed", INTERNAL, "its post processing is done"),
+    _plan_change("cancelled", CUSTOMER, "it was cancelled before its start"),
+    _plan_change("superseded", INTERNAL, "another order took its place"),
+    _plan_change("rejected", CUSTOMER, "the order was refused"),
+    _plan_change("failed", INTERNAL, "a step failed; it waits for a person"),
+    _plan_change("at_risk", INTERNAL, "at the measured rate it will not be persisted before its deadline"),
+    _plan_change("missed", INTERNAL, "it was not persisted before its deadline"),
+    _plan_change("held", INTERNAL, "it waits for a person"),
+    _plan_change("task_released", INTERNAL, "a task may be done; a communication is for the customer"),
+    _raised(
+        "rate_plan_change.effective",
+        Kind.RATE_PLAN_CHANGE,
+        CUSTOMER,
+        "the new rate plan is true from now on",
+        _EFFECTIVE_FACTS,
+        ("service.name", "account.name", "rate_plan.name", "product.name", "from_rate_plan.name"),
+    ),
+    *_object_changes(),
+)
+
+CATALOGUE: Mapping[str, EventType] = {event_type.type: event_type for event_type in _TYPES}
+
+
+def matching(pattern: str) -> tuple[str, ...]:
+    """The types that a route's pattern means: an exact type, or ``group.*`` for a group's types.
+
+    Registered types are never meant by a star: somebody who wants every update of every account has to say so.
+    """
+    if not pattern.endswith(".*"):
+        return (pattern,) if pattern in CATALOGUE else ()
+    prefix = pattern[:-1]
+    return tuple(name for name, known in CATALOGUE.items() if name.startswith(prefix) and not known.registered)
+
+
+def nearest_types(name: str) -> str:
+    """ " (did you mean …?)", or nothing when no type is near."""
+    longer = [known for known in CATALOGUE if name and known.startswith(name)]
+    near = longer[:3] or difflib.get_close_matches(name, list(CATALOGUE), n=3)
+    return f" (did you mean {' or '.join(near)}?)" if near else ""

@@ -1,0 +1,255 @@
+"""The desk of one partition: takes what arrives, lets the machine decide, keeps rows and index in step with it.
+
+Still pure: rows, index and time are given, effects are returned for the agent to send.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from streams.core.canonical import fingerprint
+from streams.core.change import (
+    Acknowledged,
+    Change,
+    ChangeCancelled,
+    ChangeOrdered,
+    Effect,
+    ExecutionFinished,
+    Fact,
+    Rules,
+    SendCommand,
+    SendReply,
+    Step,
+    TimePassed,
+)
+from streams.core.change_messages import command, refused, rejection
+from streams.core.change_progress import OVERDUE, actions
+from streams.core.change_rows import (
+    CHANGE,
+    PARKED,
+    Answer,
+    Parked,
+    Rows,
+    change_key,
+    pack,
+    parked_key,
+    past_key,
+    request_key,
+    unpack_answer,
+    unpack_change,
+    unpack_parked,
+)
+from streams.core.change_step import step
+from streams.core.change_window import derived
+from streams.core.due import Due, DueIndex
+from streams.core.hooks import Hookpoint
+from streams.core.ids import change_id
+from streams.core.matrix import MatrixElement
+from streams.core.messages import (
+    Acknowledgement,
+    CommandStep,
+    ExecutionResult,
+    ExecutionVerdict,
+    RequestKind,
+    ValidatedRequest,
+)
+
+# A repeated request is the same if everything but the caller's clock is.
+_NOT_CONTENT = frozenset({"requested_at"})
+# Due at the first tick, whatever it says.
+_ANY_TIME = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def dues(change: Change | None) -> frozenset[Due]:
+    """When the row of ``change`` wants to be looked at."""
+    if change is None:
+        return frozenset()
+    id = f"{CHANGE}{change.service_id}"
+    return frozenset(
+        Due(id=id, at=action.at, deadline=change.deadline_at, windowed=action.windowed) for action in actions(change)
+    )
+
+
+def rebuild(rows: Rows, window: int) -> DueIndex:
+    """The index of a partition from its rows (a full scan: after a start or a decision that was thrown away)."""
+    index = DueIndex(window)
+    for key, value in rows.scan(CHANGE.encode()):
+        change = derived(unpack_change(value))
+        index.add(dues(change))
+        index.mark(key.decode(), change.awaiting is CommandStep.EXECUTE)
+    for _, value in rows.scan(PARKED.encode()):
+        parked = unpack_parked(value)
+        index.add(_parked_dues(parked))
+    return index
+
+
+def _parked_dues(parked: Parked) -> Iterator[Due]:
+    """A command of ORDER hooks is sent again like any other; without one, the first tick is waited for."""
+    at = _ANY_TIME if parked.command is None else parked.command.sent_at + OVERDUE
+    yield Due(id=f"{PARKED}{parked.service_id}", at=at, deadline=at, windowed=False)
+
+
+class Desk:
+    """Decisions of one partition at one instant. ``now`` is None before the first tick: then requests wait."""
+
+    def __init__(
+        self,
+        rows: Rows,
+        index: DueIndex,
+        rules: Rules,
+        element: Callable[[str], MatrixElement | None],
+        now: datetime | None,
+    ) -> None:
+        self.rows = rows
+        self.now = now
+        self._index = index
+        self._rules = rules
+        self._element = element
+
+    def request(self, validated: ValidatedRequest) -> list[Effect]:
+        """Answer a request, or park it. Same content, same answer; other content under its id is refused."""
+        request = validated.request
+        known = self.rows.get(request_key(request.service_id, request.request_id))
+        if known is not None:
+            answer = unpack_answer(known)
+            if answer.fingerprint != fingerprint(request, without=_NOT_CONTENT):
+                return [refused(request, None, ("request_id_conflict",), self.now or request.requested_at)]
+            return [] if answer.reply is None else [SendReply(reply=answer.reply)]
+        waiting = self.rows.get(parked_key(request.service_id))
+        if waiting is None:
+            effects = self._decide_all(request.service_id, (validated,))
+        else:
+            effects, parked = [], unpack_parked(waiting)
+            self._park(replace(parked, requests=(*parked.requests, validated)))
+        if not any(isinstance(effect, SendReply) for effect in effects):
+            self._remember(validated, None)
+        return effects
+
+    def result(self, result: ExecutionResult) -> list[Effect]:
+        """Take the answer to a command."""
+        if result.step is CommandStep.ORDER:
+            return self._order_hooks_answered(result)
+        return self._apply(result.service_id, ExecutionFinished(result=result), self.now or result.finished_at)
+
+    def acknowledge(self, acknowledgement: Acknowledgement) -> list[Effect]:
+        """Take a commit of the billing store."""
+        fact = Acknowledged(acknowledgement=acknowledgement)
+        return self._apply(acknowledgement.service_id, fact, self.now or acknowledgement.committed_at)
+
+    def due_work(self) -> Iterator[list[Effect]]:
+        """All that is due now, earliest deadline first, while the window has room; one list of effects per row."""
+        while self.now is not None and (due := self._index.take(self.now)) is not None:
+            if due.id.startswith(PARKED):
+                yield self._wake_parked(due.id.removeprefix(PARKED), self.now)
+            else:
+                fact = TimePassed(may_execute=self._index.has_room)
+                yield self._apply(due.id.removeprefix(CHANGE), fact, self.now)
+
+    def _apply(self, service_id: str, fact: Fact, now: datetime) -> list[Effect]:
+        found = self.rows.get(change_key(service_id))
+        before = None if found is None else unpack_change(found)
+        decided = step(before, fact, now, self._rules)
+        self._keep(service_id, before, decided)
+        return list(decided.effects)
+
+    def _keep(self, service_id: str, before: Change | None, decided: Step) -> None:
+        after = decided.change
+        if after is None or after == before:
+            return
+        if decided.replaced is not None:
+            self.rows.put(past_key(decided.replaced), pack(decided.replaced))
+        self.rows.put(change_key(service_id), pack(after))
+        self._index.add(dues(after) - dues(before))
+        self._index.mark(f"{CHANGE}{service_id}", after.awaiting is CommandStep.EXECUTE)
+
+    # -- requests that wait -----------------------------------------------------------------------------------------
+
+    def _decide_all(self, service_id: str, requests: tuple[ValidatedRequest, ...]) -> list[Effect]:
+        """Decide in order; at the first that has to wait, the rest waits behind it."""
+        effects: list[Effect] = []
+        for number, validated in enumerate(requests):
+            if self.now is None:
+                self._park(Parked(service_id=service_id, requests=requests[number:], command=None))
+                return effects
+            asked = self._ask_order_hooks(validated, self.now)
+            if asked is not None:
+                self._park(Parked(service_id=service_id, requests=requests[number:], command=asked.command))
+                return [*effects, asked]
+            effects += self._decide(validated, self.now)
+        return effects
+
+    def _decide(self, validated: ValidatedRequest, now: datetime) -> list[Effect]:
+        effects = self._apply(validated.request.service_id, self._fact(validated), now)
+        self._remember_reply(validated, effects)
+        return effects
+
+    def _fact(self, validated: ValidatedRequest) -> ChangeOrdered | ChangeCancelled:
+        if validated.request.kind is RequestKind.CANCEL:
+            return ChangeCancelled(validated=validated)
+        key = validated.request.element_key
+        return ChangeOrdered(validated=validated, element=None if key is None else self._element(key))
+
+    def _ask_order_hooks(self, validated: ValidatedRequest, now: datetime) -> SendCommand | None:
+        """The command for the ORDER hooks, if there are some and the order would be accepted without them."""
+        fact = self._fact(validated)
+        if isinstance(fact, ChangeCancelled) or fact.element is None:
+            return None
+        if not self._rules.hooks.at(Hookpoint.ORDER, fact.element.key):
+            return None
+        found = self.rows.get(change_key(validated.request.service_id))
+        before = None if found is None else unpack_change(found)
+        candidate = step(before, fact, now, self._rules).change
+        if candidate is None or candidate.request_id != validated.request.request_id:
+            return None
+        return command(candidate, CommandStep.ORDER, now)
+
+    def _order_hooks_answered(self, result: ExecutionResult) -> list[Effect]:
+        found = self.rows.get(parked_key(result.service_id))
+        parked = None if found is None else unpack_parked(found)
+        if parked is None or parked.command is None or parked.command.command_id != result.command_id:
+            return []
+        first, rest = parked.requests[0], parked.requests[1:]
+        now = self.now or result.finished_at
+        if result.verdict is ExecutionVerdict.PROCEEDED:
+            effects = self._decide(first, now)
+        else:
+            request, reasons = first.request, (result.reason or "order_hook_failed",)
+            found_change = self.rows.get(change_key(request.service_id))
+            current = None if found_change is None else unpack_change(found_change)
+            told = rejection(request, change_id(request.service_id, request.request_id), reasons, now)
+            effects = [refused(request, current, reasons, now), *told]
+            self._remember_reply(first, effects)
+        self.rows.delete(parked_key(result.service_id))
+        return effects + self._decide_all(result.service_id, rest)
+
+    def _wake_parked(self, service_id: str, now: datetime) -> list[Effect]:
+        found = self.rows.get(parked_key(service_id))
+        if found is None:
+            return []
+        parked = unpack_parked(found)
+        if parked.command is None:
+            self.rows.delete(parked_key(service_id))
+            return self._decide_all(service_id, parked.requests)
+        if parked.command.sent_at + OVERDUE > now:
+            return []
+        again = replace(parked.command, sent_at=now)
+        self._park(replace(parked, command=again))
+        return [SendCommand(command=again)]
+
+    def _park(self, parked: Parked) -> None:
+        self.rows.put(parked_key(parked.service_id), pack(parked))
+        self._index.add(_parked_dues(parked))
+
+    def _remember_reply(self, validated: ValidatedRequest, effects: list[Effect]) -> None:
+        for effect in effects:
+            if isinstance(effect, SendReply):
+                self._remember(validated, effect)
+
+    def _remember(self, validated: ValidatedRequest, told: SendReply | None) -> None:
+        request = validated.request
+        answer = Answer(
+            fingerprint=fingerprint(request, without=_NOT_CONTENT), reply=None if told is None else told.reply
+        )
+        self.rows.put(request_key(request.service_id, request.request_id), pack(answer))

@@ -1,0 +1,307 @@
+"""What time, finished commands and the billing store make of a change.
+
+A fact is written into the row first; then :func:`progress` takes every action that has become possible, until none is.
+So facts may come twice, late, or in another order than they happened: an acknowledgement may overtake the outcome that
+it acknowledges, since they travel on different topics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, assert_never
+
+from streams.core import change_messages as say
+from streams.core import ids
+from streams.core.change import Acknowledged, Change, Effect, ExecutionFinished, Rules, State, Step
+from streams.core.change_window import roll
+from streams.core.events import Value
+from streams.core.hooks import Hookpoint
+from streams.core.matrix import MissedPolicy
+from streams.core.messages import AcknowledgementKind, CommandStep, ExecutionResult, ExecutionVerdict, SettlementKind
+from streams.core.midnight import TZ_VERSION
+from streams.core.outcome import Release
+
+# A command or a settlement without an answer for so long is sent again with the same id. Much shorter, and a busy
+# executor gets the same work over and over; never, and one lost answer keeps a change from its deadline.
+OVERDUE = timedelta(minutes=10)
+
+# Pause before a failed step is tried again, where its hook's policy asks for it: what the hook calls may restart.
+RETRY_AFTER = timedelta(minutes=2)
+
+# Attempts of post work before a person is asked. The outcome is persisted and true by then, so nothing burns.
+_POST_ATTEMPTS = 5
+
+
+class ActionKind(StrEnum):
+    """What a change may be waiting to do."""
+
+    START = "start"
+    EXECUTE = "execute"
+    POST = "post"
+    SEND_AGAIN = "send_again"
+    SETTLE = "settle"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Action:
+    """Something to do from ``at`` on; ``windowed`` ones wait for room in the window of commands in flight."""
+
+    kind: ActionKind
+    at: datetime
+    windowed: bool = False
+
+
+def actions(change: Change) -> Iterator[Action]:
+    """All that the change waits to do, in the order of doing. Both the machine and the index of due work read it."""
+    if change.awaiting is not None:
+        if change.sent_at is not None:
+            yield Action(kind=ActionKind.SEND_AGAIN, at=change.sent_at + OVERDUE)
+    elif change.state is State.PENDING:
+        yield Action(kind=ActionKind.START, at=change.retry_at or change.start_at)
+    elif change.state is State.STARTED:
+        yield Action(kind=ActionKind.EXECUTE, at=change.retry_at or change.release_at, windowed=True)
+    elif change.state is State.PERSISTED and change.persisted_at is not None:
+        yield Action(kind=ActionKind.POST, at=change.retry_at or change.persisted_at)
+    wanted = _settlement_wanted(change)
+    if wanted is not None:
+        sent = change.settled_at if change.settling is wanted else None
+        yield Action(kind=ActionKind.SETTLE, at=change.deadline_at if sent is None else sent + OVERDUE)
+
+
+def _settlement_wanted(change: Change) -> SettlementKind | None:
+    if not change.is_open:
+        return None
+    if change.persisted_at is not None:
+        return SettlementKind.RELEASE
+    return None if change.closed else SettlementKind.CLOSE
+
+
+class _Work:
+    """The change and the effects while one decision is made; never leaves this module."""
+
+    def __init__(self, change: Change, now: datetime, rules: Rules) -> None:
+        self.change = change
+        self.now = now
+        self.rules = rules
+        self.effects: list[Effect] = []
+
+    def set(self, **fields: Any) -> None:
+        self.change = replace(self.change, **fields)
+
+    def raise_finding(self, name: str, *, before: State | None = None, **facts: Value) -> None:
+        self.change, raised = say.raise_finding(self.change, name, self.now, before=before, **facts)
+        self.effects += raised
+
+    def move(self, state: State, **facts: Value) -> None:
+        """To another state, with the event that bears its name."""
+        before = self.change.state
+        self.set(state=state)
+        self.raise_finding(state.value, before=before, **facts)
+
+    def ask(self, step: CommandStep) -> None:
+        """Send a command (again)."""
+        self.set(awaiting=step, sent_at=self.now, retry_at=None)
+        self.effects.append(say.command(self.change, step, self.now))
+
+    def step(self) -> Step:
+        return Step(change=self.change, effects=tuple(self.effects))
+
+
+def progress(change: Change, now: datetime, rules: Rules, *, may_execute: bool) -> Step:
+    """Take every action that is due at ``now``; commands of step execute only with ``may_execute``."""
+    work = _Work(change, now, rules)
+    _go_on(work, may_execute=may_execute)
+    return work.step()
+
+
+def finished(change: Change, fact: ExecutionFinished, now: datetime, rules: Rules) -> Step:
+    """Take the answer to the command that is out; any other answer has been taken before, or is obsolete."""
+    result = fact.result
+    if change.awaiting is None or result.command_id != _awaited_id(change, change.awaiting):
+        return Step(change=change)
+    work = _Work(change, now, rules)
+    work.set(awaiting=None, sent_at=None)
+    match result.verdict:
+        case ExecutionVerdict.SEALED | ExecutionVerdict.PROCEEDED:
+            _succeeded(work, result)
+        case ExecutionVerdict.ABORTED | ExecutionVerdict.FAILED:
+            _did_not_succeed(work, result)
+        case _:
+            assert_never(result.verdict)
+    _go_on(work, may_execute=False)
+    return work.step()
+
+
+def acknowledged(change: Change, fact: Acknowledged, now: datetime, rules: Rules) -> Step:
+    """Take a commit of the billing store for this revision; of an older revision nothing matters any more."""
+    ack = fact.acknowledgement
+    if (ack.change_id, ack.revision) != (change.change_id, change.revision):
+        return Step(change=change)
+    work = _Work(change, now, rules)
+    match ack.kind:
+        case AcknowledgementKind.PERSISTED:
+            if change.persisted_at is None:
+                work.set(persisted_at=ack.committed_at)
+                if ack.late and not change.closed:
+                    work.set(missed=True)
+                    work.raise_finding("missed")
+        case AcknowledgementKind.MISSED:
+            if change.persisted_at is None and not change.closed:
+                _missed(work)
+        case AcknowledgementKind.RELEASED:
+            if change.effective_at is None:
+                work.set(effective_at=ack.committed_at)
+        case _:
+            assert_never(ack.kind)
+    _go_on(work, may_execute=False)
+    return work.step()
+
+
+def _go_on(work: _Work, *, may_execute: bool) -> None:
+    _release_tasks(work)
+    while True:
+        if work.change.state is State.EXECUTED and work.change.persisted_at is not None:
+            work.move(State.PERSISTED)
+            _release_tasks(work)
+        due = next((action for action in actions(work.change) if _possible(work, action, may_execute)), None)
+        if due is None:
+            return
+        _take(work, due.kind)
+
+
+def _possible(work: _Work, action: Action, may_execute: bool) -> bool:
+    if action.at > work.now or (action.windowed and not may_execute):
+        return False
+    if action.kind in (ActionKind.START, ActionKind.EXECUTE) and work.now >= work.change.deadline_at:
+        # Whether it may be finished late is the policy's decision, after the store has said that it was missed.
+        return work.change.element.missed_policy is MissedPolicy.FINISH_LATE
+    return True
+
+
+def _take(work: _Work, kind: ActionKind) -> None:
+    match kind:
+        case ActionKind.START:
+            if _hooked(work, Hookpoint.START):
+                work.ask(CommandStep.START)
+            else:
+                work.move(State.STARTED)
+        case ActionKind.EXECUTE:
+            work.ask(CommandStep.EXECUTE)
+        case ActionKind.POST:
+            if _hooked(work, Hookpoint.POST):
+                work.ask(CommandStep.POST)
+            else:
+                work.move(State.COMPLETED)
+        case ActionKind.SEND_AGAIN:
+            assert work.change.awaiting is not None  # actions() yields it for no other
+            work.ask(work.change.awaiting)
+        case ActionKind.SETTLE:
+            wanted = _settlement_wanted(work.change)
+            assert wanted is not None  # as above
+            work.set(settling=wanted, settled_at=work.now)
+            work.effects.append(say.settlement(work.change, wanted, work.now))
+        case _:
+            assert_never(kind)
+
+
+def _succeeded(work: _Work, result: ExecutionResult) -> None:
+    work.set(attempt=1, reason=None)
+    match result.step:
+        case CommandStep.START:
+            work.move(State.STARTED)
+        case CommandStep.EXECUTE:
+            if result.sealed is None:
+                work.set(reason="outcome_missing")
+                work.move(State.FAILED)
+                return
+            outcome = result.sealed.outcome
+            work.set(to_rate_plan_id=outcome.to_rate_plan_id, to_product_id=outcome.to_product_id, tasks=outcome.tasks)
+            work.move(State.EXECUTED)
+            _release_tasks(work)
+        case CommandStep.POST:
+            work.move(State.COMPLETED)
+        case CommandStep.ORDER:
+            pass  # decided before there is a change
+        case _:
+            assert_never(result.step)
+
+
+def _did_not_succeed(work: _Work, result: ExecutionResult) -> None:
+    change = work.change
+    again = result.verdict is ExecutionVerdict.FAILED and result.retryable
+    if result.step is CommandStep.POST:
+        again = result.verdict is ExecutionVerdict.FAILED and change.attempt < _POST_ATTEMPTS
+    elif work.now + RETRY_AFTER >= change.deadline_at:
+        again = False
+    work.set(reason=result.reason)
+    if again:
+        work.set(attempt=change.attempt + 1, retry_at=work.now + RETRY_AFTER)
+    else:
+        work.move(State.FAILED, step=result.step.value)
+
+
+def _missed(work: _Work) -> None:
+    """The store has closed this revision without an outcome: never silent, and then what the element's policy says."""
+    change = work.change
+    work.set(missed=True, closed=True)
+    policy = change.element.missed_policy
+    work.raise_finding("missed", before=change.state, policy=policy.value)
+    match policy:
+        case MissedPolicy.FINISH_LATE:
+            return
+        case MissedPolicy.HOLD:
+            work.set(awaiting=None, sent_at=None, retry_at=None)
+            work.move(State.HELD)
+        case MissedPolicy.ROLL:
+            found = roll(
+                change.element, change.zone, change.billing_day, change.effective_date, change.change_id, work.now
+            )
+            work.set(awaiting=None, sent_at=None, retry_at=None)
+            if found is None:
+                work.move(State.HELD)
+                return
+            work.set(
+                state=State.PENDING,
+                revision=change.revision + 1,
+                attempt=1,
+                settling=None,
+                settled_at=None,
+                closed=False,
+                tasks=(),
+                tz_version=TZ_VERSION,
+                effective_date=found.effective_date,
+                start_at=found.start_at,
+                release_at=found.release_at,
+                deadline_at=found.deadline_at,
+                to_rate_plan_id=change.element.to_rate_plan_id,
+                to_product_id=change.element.to_product_id,
+            )
+        case _:
+            assert_never(policy)
+
+
+def _release_tasks(work: _Work) -> None:
+    """Hand out the tasks whose moment has come; an abandoned moment (not persisted) never comes."""
+    if not work.change.tasks:
+        return
+    reached = {Release.NOW}
+    if work.change.persisted_at is not None:
+        reached.add(Release.PERSISTED)
+    if work.change.effective_at is not None:
+        reached.add(Release.EFFECTIVE)
+    due = [task for task in work.change.tasks if task.release in reached]
+    work.set(tasks=tuple(task for task in work.change.tasks if task.release not in reached))
+    for number, task in enumerate(due):
+        work.change, raised = say.task_finding(work.change, task, number, work.now)
+        work.effects += raised
+
+
+def _hooked(work: _Work, point: Hookpoint) -> bool:
+    return bool(work.rules.hooks.at(point, work.change.element.key))
+
+
+def _awaited_id(change: Change, step: CommandStep) -> str:
+    return ids.command_id(change.change_id, change.revision, step, change.attempt)

@@ -1,0 +1,82 @@
+"""Rows of the plan changes' store, and how they are read and written: MessagePack of the dataclasses.
+
+``change/<service>`` is the latest change of the service, so that the open one is one look-up;
+``past/<service>/<change>`` are those before it; ``request/<service>/<request>`` remembers answers;
+``parked/<service>`` holds requests that wait.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+
+from streams.core.change import Change
+from streams.core.messages import ExecuteCommand, Reply, ValidatedRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CHANGE = "change/"
+PAST = "past/"
+REQUEST = "request/"
+PARKED = "parked/"
+
+
+class Rows(Protocol):
+    """The rows of one partition, with what this decision has written so far."""
+
+    def get(self, key: bytes) -> bytes | None: ...
+
+    def put(self, key: bytes, value: bytes) -> None: ...
+
+    def delete(self, key: bytes) -> None: ...
+
+    def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What was asked under a request id (as a fingerprint of the content) and what was answered; None until decided."""
+
+    fingerprint: str
+    reply: Reply | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parked:
+    """Requests of one service in their order, so that a cancel cannot overtake its order.
+
+    ``command``: the first one waits for its ORDER hooks. None: there is no business time yet.
+    """
+
+    service_id: str
+    requests: tuple[ValidatedRequest, ...]
+    command: ExecuteCommand | None
+
+
+def change_key(service_id: str) -> bytes:
+    """Key of the latest change of a service."""
+    return f"{CHANGE}{service_id}".encode()
+
+
+def past_key(change: Change) -> bytes:
+    """Key of a change that another one has replaced."""
+    return f"{PAST}{change.service_id}/{change.change_id}".encode()
+
+
+def request_key(service_id: str, request_id: str) -> bytes:
+    """Key of an answer."""
+    return f"{REQUEST}{service_id}/{request_id}".encode()
+
+
+def parked_key(service_id: str) -> bytes:
+    """Key of the waiting requests of a service."""
+    return f"{PARKED}{service_id}".encode()
+
+
+pack = msgspec.msgpack.Encoder().encode
+unpack_change = msgspec.msgpack.Decoder(Change).decode
+unpack_answer = msgspec.msgpack.Decoder(Answer).decode
+unpack_parked = msgspec.msgpack.Decoder(Parked).decode

@@ -1,0 +1,45 @@
+"""The one door to the change machine: a state, a fact and the time in, a decision out."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import assert_never
+
+from streams.core import change_orders, change_progress
+from streams.core.change import (
+    Acknowledged,
+    Change,
+    ChangeCancelled,
+    ChangeOrdered,
+    ExecutionFinished,
+    Fact,
+    Rules,
+    Step,
+    TimePassed,
+)
+from streams.core.change_window import derived
+
+
+def step(current: Change | None, fact: Fact, now: datetime, rules: Rules) -> Step:
+    """Decide what ``fact`` makes of the service's change at business time ``now``.
+
+    ``current`` is the latest change of the service, open or not; None before its first. Pure: the same arguments give
+    the same decision, with the same ids, so it may be made again after a crash.
+    """
+    if current is not None:
+        current = derived(current)
+    match fact:
+        case ChangeOrdered():
+            return change_orders.order(current, fact, now, rules)
+        case ChangeCancelled():
+            return change_orders.cancel(current, fact, now)
+        case TimePassed():
+            if current is None:
+                return Step(change=None)
+            return change_progress.progress(current, now, rules, may_execute=fact.may_execute)
+        case ExecutionFinished():
+            return Step(change=None) if current is None else change_progress.finished(current, fact, now, rules)
+        case Acknowledged():
+            return Step(change=None) if current is None else change_progress.acknowledged(current, fact, now, rules)
+        case _:
+            assert_never(fact)

@@ -1,0 +1,17 @@
+"""Delivery of events to subscribers, as pure decisions over rows.
+
+A **unit** is one event for one recipient of one subscription. It is made once by intake, attempted by a schedule, and
+ends as delivered, dead or discarded::
+
+    queue record ──intake──▶ pending ──attempt──▶ in flight ──result──▶ delivered
+                                ▲                     │
+                                └──── retry, later ───┴──exhausted──▶ dead (dead letter)
+
+``units``      the rows, their keys and their (de)serialisation
+``messages``   what travels between the delivery worker and the dispatch worker
+``retries``    when the next attempt is due
+``index``      what to do next, derived from the rows, in memory
+``desk``       the decisions: accept, settle, wake
+``hops``       the loop guard of forwarding
+``ledger``     the equation that must always hold, and its check
+"""

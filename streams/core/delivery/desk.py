@@ -1,0 +1,413 @@
+"""The decisions about units: accept what a queue brings, settle what an attempt brought, wake what has become due.
+
+A :class:`Desk` writes rows and returns effects; the agent turns them into records. It promises:
+
+- in-order: an event is sent only after the one before it in its key was delivered or given up. Up to :data:`TRAIN`
+  events of a key are handed to the dispatch worker together; it stops at the first that fails (``Attempt.follows``);
+- a unit is attempted at most ``len(schedule_s)`` times (the same attempt may be asked for twice after a crash);
+- a repeated event is recognised for :data:`DONE_KEPT_MS`, and its first version is the one that is delivered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from heapq import heappop
+from itertools import islice
+from typing import Final, TypeAlias
+
+from streams.core import ids
+from streams.core.delivery import hops, units
+from streams.core.delivery.index import Index
+from streams.core.delivery.messages import Attempt, Header, Result, Verdict, attempt_id
+from streams.core.delivery.retries import next_delay_ms
+from streams.core.delivery.units import Activation, Disabled, Done, Parked, Span, State, Table, Unit
+from streams.core.events import Event
+from streams.core.subscription_filter import accepts
+from streams.core.subscriptions import OnExhausted, Ordering, Subscription
+
+#: Units of one subscription in flight per partition. Without a bound, a slow endpoint would fill delivery.attempts and
+#: every other endpoint would wait behind it; a smaller one would starve a fast endpoint for the round trip by Kafka.
+WINDOW: Final = 256
+#: Events of one key handed over together. One by one, each would wait for a round trip by Kafka, and an account with
+#: thousands of services would need minutes for its own night.
+TRAIN: Final = 64
+#: Rows and attempts carry the event; above this the changelog record would pass Kafka's limit of 1 MiB.
+MAX_EVENT_BYTES: Final = 900_000
+#: A repeated event can come as long as the queue keeps records (7 days), plus a day of clock differences.
+DONE_KEPT_MS: Final = 8 * 86_400_000
+#: One of 256 buckets each time: a sweep over all finished units at once would stop the partition for seconds.
+SWEEP_EVERY_MS: Final = 10_000
+#: Receivers' answers are kept for people; rows and dead letters must not grow with what a receiver likes to say.
+MAX_BODY_CHARS: Final = 1_024
+GONE: Final = 410
+#: An endpoint that was too busy gets a moment; without it, its units would circle between the workers all the time.
+POSTPONE_MS: Final = 1_000
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Incoming:
+    """A record of a queue, with its coordinates."""
+
+    queue: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes
+    headers: tuple[Header, ...]
+    event: Event
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Send:
+    """Ask the dispatch worker for an attempt."""
+
+    attempt: Attempt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bury:
+    """Write the dead letter of ``unit``; ``status`` and ``body`` are in the unit."""
+
+    unit: Unit
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disable:
+    """Tell people that the receiver of this version of the subscription asked for no more (410)."""
+
+    subscription: str
+    version: int
+
+
+Effect: TypeAlias = Send | Bury | Disable
+
+
+class Book:
+    """The live subscriptions by id and by queue."""
+
+    def __init__(self, subscriptions: Iterable[Subscription]) -> None:
+        self.by_id: dict[str, Subscription] = {one.id: one for one in subscriptions}
+        self.by_queue: dict[str, list[Subscription]] = {}
+        for one in self.by_id.values():
+            self.by_queue.setdefault(one.queue, []).append(one)
+
+
+class Desk:
+    """Decides for one partition at one instant; ``now_ms`` is wall-clock Unix milliseconds."""
+
+    def __init__(self, *, rows: units.Rows, index: Index, book: Book, partition: int, now_ms: int) -> None:
+        self._table = Table(rows)
+        self._index = index
+        self._book = book
+        self._partition = partition
+        self._now_ms = now_ms
+
+    def turn_to(self, rows: units.Rows) -> None:
+        """Go on with other rows: the runtime gives new ones after it has made the former durable."""
+        self._table = Table(rows)
+
+    # Intake
+
+    def accept(self, queue: str, first_offset: int, incoming: Iterable[Incoming], through: int) -> Iterator[Effect]:
+        """Make units of the records of one chunk, [``first_offset``, ``through``) of ``queue``.
+
+        Records below what an activation row has reached were decided before and are left alone, so a replayed chunk
+        changes nothing even if the subscription has changed since.
+        """
+        subscriptions = self._book.by_queue.get(queue, ())
+        activations = {one.id: self._activate(one, queue, first_offset) for one in subscriptions}
+        counts = {one.id: [0, 0] for one in subscriptions}
+        for record in incoming:
+            for subscription in subscriptions:
+                if record.offset < activations[subscription.id].through:
+                    continue
+                accepted = accepts(subscription, record.event)
+                counts[subscription.id][0 if accepted else 1] += 1
+                if accepted:
+                    yield from self._open(subscription, record)
+        # Last, so that a partly delivered changelog never says more than the units in it.
+        for subscription_id, activation in activations.items():
+            accepted_records, filtered = counts[subscription_id]
+            reached = replace(
+                activation,
+                through=max(through, activation.through),
+                accepted=activation.accepted + accepted_records,
+                filtered=activation.filtered + filtered,
+            )
+            self._table.put(units.activation_key(subscription_id), reached)
+
+    def _activate(self, subscription: Subscription, queue: str, first_offset: int) -> Activation:
+        known = self._table.activation(subscription.id)
+        if known is not None and known.spans[-1].version == subscription.version:
+            return known
+        self._table.put(units.version_key(subscription.id, subscription.version), subscription)
+        if known is None:
+            known = Activation(
+                subscription_id=subscription.id,
+                subscription=subscription.name,
+                queue=queue,
+                spans=(),
+                through=first_offset,
+                accepted=0,
+                filtered=0,
+            )
+        span = Span(version=subscription.version, offset=max(first_offset, known.through))
+        return replace(known, spans=(*known.spans, span))
+
+    def _open(self, subscription: Subscription, record: Incoming) -> Iterator[Effect]:
+        event = record.event
+        unit_id = ids.unit_id(event.event_id, subscription.id)
+        if self._table.unit(unit_id) is not None or self._table.done(unit_id) is not None:
+            return
+        ordered = subscription.ordering is Ordering.IN_ORDER
+        unit = Unit(
+            unit_id=unit_id,
+            subscription_id=subscription.id,
+            subscription=subscription.name,
+            recipient="",
+            queue=record.queue,
+            offset=record.offset,
+            event_id=event.event_id,
+            lane=event.key if ordered else None,
+            state=State.PENDING,
+            attempts=0,
+            due_ms=self._now_ms + subscription.schedule_s[0] * 1000,
+            accepted_ms=self._now_ms,
+            key=record.key,
+            value=record.value,
+            headers=record.headers,
+        )
+        size = len(record.value) + sum(len(header.name) + len(header.value) for header in record.headers)
+        if size > MAX_EVENT_BYTES:
+            yield from self._end(unit, State.DEAD, "too_large", f"{size} bytes, at most {MAX_EVENT_BYTES}")
+            return
+        if subscription.forward is not None and hops.hops(record.headers, event.hops) >= hops.MAX_HOPS:
+            passed = f"{hops.path(record.headers)},{record.queue}".lstrip(",")
+            yield from self._end(unit, State.DEAD, "hop_limit", f"forwarded {hops.MAX_HOPS} times: {passed}")
+            return
+        self._table.put(units.unit_key(unit_id), unit)
+        self._index.join(unit)
+        if self._is_head(unit):
+            self._index.wait(unit, self._now_ms)
+            yield from self._advance(subscription.id)
+        else:
+            yield from self._lengthen(unit)
+
+    def _lengthen(self, unit: Unit) -> Iterator[Effect]:
+        """Hand ``unit``, the last of its lane, over behind the one before it, if all of the lane is on its way."""
+        lane = self._index.lanes[unit.subscription_id, unit.lane or ""]
+        flying = self._index.flying(unit.subscription_id)
+        if not 1 < len(lane) <= TRAIN or len(flying) >= WINDOW or unit.due_ms > self._now_ms:
+            return
+        before = self._table.unit(lane[-2][1])
+        if before is not None and before.state is State.IN_FLIGHT:
+            yield self._attempt(unit, follows=attempt_id(before.unit_id, before.attempts))
+
+    # Results
+
+    def settle(self, result: Result) -> Iterator[Effect]:
+        """Apply one result; a repeated or late one changes nothing, except that "delivered" is a fact at any time."""
+        unit = self._table.unit(result.unit_id)
+        if unit is None:
+            self._raise_the_dead(result)
+            return
+        if result.verdict is Verdict.DELIVERED:
+            yield from self._end(replace(unit, attempts=max(unit.attempts, result.number)), State.DELIVERED, None, "")
+        elif unit.state is State.IN_FLIGHT and result.number == unit.attempts:
+            if result.verdict is Verdict.POSTPONED:
+                self._retry(replace(unit, attempts=unit.attempts - 1), POSTPONE_MS)
+            else:
+                yield from self._failed(unit, result)
+        yield from self._advance(unit.subscription_id)
+
+    def _raise_the_dead(self, result: Result) -> None:
+        done = self._table.done(result.unit_id)
+        if done is not None and done.state is State.DEAD and result.verdict is Verdict.DELIVERED:
+            alive = replace(done, state=State.DELIVERED, reason=None, finished_ms=self._now_ms)
+            self._table.put(units.done_key(result.unit_id), alive)
+
+    def _failed(self, unit: Unit, result: Result) -> Iterator[Effect]:
+        reason = result.reason or "failed"
+        failed = replace(
+            unit,
+            last_status=result.status,
+            last_reason=reason,
+            last_body=(result.body or "")[:MAX_BODY_CHARS] or None,
+        )
+        if result.verdict is Verdict.PERMANENT:
+            yield from self._end(failed, State.DEAD, reason, result.detail or "")
+            return
+        subscription = self._book.by_id.get(unit.subscription_id)
+        gone = result.status == GONE
+        if gone:
+            disabled = Disabled(version=result.subscription_version, at_ms=self._now_ms)
+            self._table.put(units.endpoint_key(unit.subscription_id), disabled)
+            self._index.disabled[unit.subscription_id] = disabled.version
+            yield Disable(subscription=unit.subscription, version=disabled.version)
+        delay_ms = (
+            next_delay_ms(subscription.schedule_s, unit.attempts, result.attempt_id, result.retry_after_s)
+            if subscription is not None
+            else 0
+        )
+        if delay_ms is None:
+            yield from self._end(failed, State.DEAD, "exhausted", f"{unit.attempts} attempts, the last: {reason}")
+            return
+        # A disabled endpoint is not called by the schedule: its units wait for a newer version of the subscription.
+        self._retry(failed, 0 if gone else delay_ms)
+
+    def _retry(self, unit: Unit, delay_ms: int) -> None:
+        pending = replace(unit, state=State.PENDING, due_ms=self._now_ms + delay_ms)
+        self._table.put(units.unit_key(unit.unit_id), pending)
+        self._index.flying(unit.subscription_id).discard(unit.unit_id)
+        self._index.wait(pending, self._now_ms)
+
+    # Ticks
+
+    def wake(self) -> Iterator[Effect]:
+        """Begin what is due, let units that are too old die, and forget finished ones that are old enough."""
+        self._index.wake(self._now_ms)
+        for lane in list(self._index.parked):
+            subscription = self._book.by_id.get(lane[0])
+            if subscription is not None and subscription.on_exhausted is OnExhausted.SKIP:
+                self._unpark(lane)
+        for subscription_id in list(self._index.ready):
+            yield from self._advance(subscription_id)
+        self._sweep()
+
+    def _sweep(self) -> None:
+        if self._now_ms - self._index.swept_ms < SWEEP_EVERY_MS:
+            return
+        self._index.swept_ms = self._now_ms
+        self._index.sweep_bucket = (self._index.sweep_bucket + 1) % 256
+        prefix = b"%s%02x/" % (units.DONE, self._index.sweep_bucket)
+        for key, data in list(self._table.rows.scan(prefix)):
+            if self._now_ms - units.decode(data, Done).finished_ms > DONE_KEPT_MS:
+                self._table.delete(key)
+
+    # What both have in common
+
+    def _advance(self, subscription_id: str) -> Iterator[Effect]:
+        """Begin attempts of a subscription, oldest first, up to the window."""
+        ready = self._index.ready.get(subscription_id)
+        subscription = self._book.by_id.get(subscription_id)
+        if not ready or subscription is None:
+            return
+        may_send = subscription.deliverable and not self._is_disabled(subscription)
+        flying = self._index.flying(subscription_id)
+        while ready and (len(flying) < WINDOW or not may_send):
+            unit = self._table.unit(ready[0][1])
+            if unit is None or unit.state is not State.PENDING or not self._is_head(unit):
+                heappop(ready)
+            elif unit.due_ms > self._now_ms:
+                heappop(ready)
+                self._index.wait(unit, self._now_ms)
+            elif self._now_ms - unit.accepted_ms >= subscription.max_age_s * 1000:
+                heappop(ready)
+                reason = f"older than {timedelta(seconds=subscription.max_age_s)} after {unit.attempts} attempts"
+                yield from self._end(unit, State.DEAD, "max_age", reason)
+            elif may_send:
+                heappop(ready)
+                yield self._attempt(unit)
+                yield from self._follow(unit)
+            else:
+                return
+
+    def _follow(self, head: Unit) -> Iterator[Effect]:
+        """Hand the events behind the head of a lane over with it; a head that has failed before goes alone."""
+        if head.lane is None or head.attempts > 0:
+            return
+        flying = self._index.flying(head.subscription_id)
+        before = attempt_id(head.unit_id, 1)
+        for _, unit_id in list(islice(self._index.lanes[head.subscription_id, head.lane], 1, TRAIN)):
+            unit = self._table.unit(unit_id)
+            if unit is None or unit.state is not State.PENDING or len(flying) >= WINDOW:
+                return
+            if unit.attempts == 0 and unit.due_ms > self._now_ms + POSTPONE_MS:
+                return  # a schedule that begins with a wait
+            yield self._attempt(unit, follows=before)
+            before = attempt_id(unit_id, unit.attempts + 1)
+
+    def _attempt(self, unit: Unit, follows: str | None = None) -> Send:
+        """Count the attempt, then ask for it: after a crash in between, the same attempt is asked for again."""
+        number = unit.attempts + 1
+        self._table.put(units.unit_key(unit.unit_id), replace(unit, state=State.IN_FLIGHT, attempts=number))
+        self._index.flying(unit.subscription_id).add(unit.unit_id)
+        return Send(
+            attempt=Attempt(
+                attempt_id=attempt_id(unit.unit_id, number),
+                unit_id=unit.unit_id,
+                number=number,
+                subscription_id=unit.subscription_id,
+                subscription=unit.subscription,
+                recipient=unit.recipient,
+                queue=unit.queue,
+                queue_partition=self._partition,
+                queue_offset=unit.offset,
+                event_id=unit.event_id,
+                follows=follows,
+                key=unit.key,
+                value=unit.value,
+                headers=unit.headers,
+                sent_at=_EPOCH + timedelta(milliseconds=self._now_ms),
+            )
+        )
+
+    def _end(self, unit: Unit, state: State, reason: str | None, detail: str) -> Iterator[Effect]:
+        done = Done(
+            subscription_id=unit.subscription_id,
+            queue=unit.queue,
+            offset=unit.offset,
+            event_id=unit.event_id,
+            state=state,
+            attempts=unit.attempts,
+            reason=reason,
+            finished_ms=self._now_ms,
+        )
+        self._table.put(units.done_key(unit.unit_id), done)
+        self._table.delete(units.unit_key(unit.unit_id))
+        self._index.flying(unit.subscription_id).discard(unit.unit_id)
+        if reason is not None and state is State.DEAD:
+            yield Bury(unit=unit, reason=reason, detail=detail)
+        if unit.lane is None:
+            return
+        lane = (unit.subscription_id, unit.lane)
+        subscription = self._book.by_id.get(unit.subscription_id)
+        # Only what a repaired receiver could still take parks its key: a body that is too large never becomes smaller.
+        if reason == "exhausted" and subscription is not None and subscription.on_exhausted is OnExhausted.PARK:
+            self._table.put(units.lane_key(*lane), Parked(unit_id=unit.unit_id, at_ms=self._now_ms))
+            self._index.parked.add(lane)
+            return
+        self._release(lane)
+
+    def _unpark(self, lane: tuple[str, str]) -> None:
+        self._table.delete(units.lane_key(*lane))
+        self._index.parked.discard(lane)
+        self._release(lane)
+
+    def _release(self, lane: tuple[str, str]) -> None:
+        head = self._index.head(lane, self._table)
+        if head is not None and head.state is State.PENDING:
+            self._index.wait(head, self._now_ms)
+
+    def _is_head(self, unit: Unit) -> bool:
+        if unit.lane is None:
+            return True
+        lane = (unit.subscription_id, unit.lane)
+        if lane in self._index.parked:
+            if self._table.parked(*lane) is not None:
+                return False
+            self._index.parked.discard(lane)  # the chunk that parked it was thrown away
+        head = self._index.head(lane, self._table)
+        return head is not None and head.unit_id == unit.unit_id
+
+    def _is_disabled(self, subscription: Subscription) -> bool:
+        if self._index.disabled.get(subscription.id, 0) < subscription.version:
+            return False
+        row = self._table.disabled(subscription.id)
+        return row is not None and row.version >= subscription.version

@@ -1,0 +1,39 @@
+"""The loop guard: how often an event was forwarded, and by which queues it came, in two headers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from streams.core.delivery.messages import Header
+
+#: A number in text, and queue names joined by ``,`` (queue names hold no comma).
+HOPS: Final = "curfew-hops"
+PATH: Final = "curfew-path"
+#: Two subscriptions that forward to each other would otherwise send one event round for ever.
+MAX_HOPS: Final = 8
+
+
+def hops(headers: Iterable[Header], event_hops: int) -> int:
+    """Hops so far: the header's, or the event's own (a calculation's result carries them inside) if that is more."""
+    found = event_hops
+    for header in headers:
+        if header.name == HOPS and header.value.isdigit():
+            found = max(found, int(header.value))
+    return found
+
+
+def path(headers: Iterable[Header]) -> str:
+    """The queues that the event has passed, oldest first; empty when it was never forwarded."""
+    return next((header.value.decode(errors="replace") for header in headers if header.name == PATH), "")
+
+
+def forwarded(headers: Iterable[Header], event_hops: int, source: str) -> tuple[Header, ...]:
+    """The headers of the record in the next queue: one hop more, and ``source`` at the end of the path."""
+    kept = tuple(headers)
+    passed = path(kept)
+    return (
+        *(header for header in kept if header.name not in (HOPS, PATH)),
+        Header(name=HOPS, value=str(hops(kept, event_hops) + 1).encode()),
+        Header(name=PATH, value=(f"{passed},{source}" if passed else source).encode()),
+    )

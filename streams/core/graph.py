@@ -1,0 +1,181 @@
+"""The object graph: which objects there are, which plain fields they have, and how one leads to another.
+
+Only to-one relations are here. A relation to many (a bill run's accounts) has no single value, so it gives no
+parameter: that is why ``service.name`` exists on a service's event and not on a bill run's.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from datetime import date, datetime
+from decimal import Decimal
+from functools import cache
+from typing import Any, get_args, get_origin, get_type_hints
+
+from streams.core.objects import Account, BillRun, Invoice, Package, Product, RatePlan, Service, ServicePlan
+from streams.core.rows import Kind
+
+#: Names of the types that a plain field can have, as people and schemas know them.
+TYPE_NAMES: Mapping[type, str] = {
+    bool: "boolean",
+    int: "long",
+    str: "string",
+    Decimal: "decimal",
+    date: "date",
+    datetime: "instant",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Relation:
+    """``field`` of the object holds the id of a ``kind``; ``name`` is how parameters call it.
+
+    What an ``only_itself`` relation leads to is not followed further, since its name would be ambiguous: of which of
+    two rate plans is it the product?
+    """
+
+    name: str
+    kind: str
+    field: str
+    only_itself: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectKind:
+    """A kind of object: its plain fields (name → type name), and its to-one relations, nearest in meaning first."""
+
+    kind: str
+    about: str
+    fields: Mapping[str, str]
+    relations: tuple[Relation, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reached:
+    """An object in reach: ``via`` are the relations to walk from the subject; empty for the subject itself."""
+
+    name: str
+    kind: str
+    via: tuple[Relation, ...]
+
+
+def plain_fields(cls: type[Any]) -> dict[str, str]:
+    """Fields of a dataclass that are one plain value, optional or not, with the name of their type."""
+    hints = get_type_hints(cls)
+    found = {field.name: _type_name(hints[field.name]) for field in fields(cls)}
+    return {name: type_name for name, type_name in found.items() if type_name is not None}
+
+
+def _type_name(hint: Any) -> str | None:
+    if get_origin(hint) is types.UnionType:
+        [hint] = [argument for argument in get_args(hint) if argument is not type(None)]
+    return TYPE_NAMES.get(hint)
+
+
+def _to(kind: Kind, field: str | None = None, name: str | None = None, *, only_itself: bool = False) -> Relation:
+    return Relation(name=name or kind, kind=kind, field=field or f"{kind}_id", only_itself=only_itself)
+
+
+_ACCOUNT = _to(Kind.ACCOUNT)
+
+#: A rate plan change is no row of the events app: its fields are what its findings carry.
+RATE_PLAN_CHANGE_FIELDS: Mapping[str, str] = {
+    "id": "string",
+    "account_id": "string",
+    "service_id": "string",
+    "element_key": "string",
+    "from_rate_plan_id": "string",
+    "to_rate_plan_id": "string",
+    "from_product_id": "string",
+    "to_product_id": "string",
+    "effective_date": "date",
+    "start_at": "instant",
+    "deadline_at": "instant",
+    "state": "string",
+    "revision": "long",
+    "silent": "boolean",
+    "missed": "boolean",
+    "reason": "string",
+}
+
+_KINDS = (
+    ObjectKind(kind=Kind.ACCOUNT, about="an account", fields=plain_fields(Account)),
+    ObjectKind(
+        kind=Kind.SERVICE,
+        about="a service",
+        fields=plain_fields(Service),
+        # service_plan before package: the product of a service is the one it is rated by
+        relations=(_ACCOUNT, _to(Kind.SERVICE_PLAN, "id"), _to(Kind.PACKAGE)),
+    ),
+    ObjectKind(
+        kind=Kind.SERVICE_PLAN,
+        about="the rate plan, memberships and options of a service",
+        fields=plain_fields(ServicePlan),
+        relations=(_to(Kind.SERVICE), _ACCOUNT, _to(Kind.RATE_PLAN), _to(Kind.PRODUCT)),
+    ),
+    ObjectKind(
+        kind=Kind.PACKAGE,
+        about="a package",
+        fields=plain_fields(Package),
+        relations=(_ACCOUNT, _to(Kind.PRODUCT)),
+    ),
+    ObjectKind(
+        kind=Kind.INVOICE,
+        about="an invoice",
+        fields=plain_fields(Invoice),
+        relations=(_ACCOUNT, _to(Kind.BILL_RUN)),
+    ),
+    ObjectKind(
+        kind=Kind.BILL_RUN,
+        about="a bill run; many accounts and services belong to one, so none of them is in reach",
+        fields=plain_fields(BillRun),
+    ),
+    ObjectKind(kind=Kind.PRODUCT, about="a product of the catalogue", fields=plain_fields(Product)),
+    ObjectKind(
+        kind=Kind.RATE_PLAN,
+        about="a rate plan of the catalogue",
+        fields=plain_fields(RatePlan),
+        relations=(_to(Kind.PRODUCT),),
+    ),
+    ObjectKind(
+        kind=Kind.RATE_PLAN_CHANGE,
+        about="a rate plan change of a service",
+        fields=RATE_PLAN_CHANGE_FIELDS,
+        relations=(
+            _to(Kind.SERVICE),
+            _ACCOUNT,
+            _to(Kind.RATE_PLAN, "from_rate_plan_id", "from_rate_plan", only_itself=True),
+            _to(Kind.RATE_PLAN, "to_rate_plan_id", "to_rate_plan", only_itself=True),
+            _to(Kind.PRODUCT, "from_product_id", "from_product", only_itself=True),
+            _to(Kind.PRODUCT, "to_product_id", "to_product", only_itself=True),
+        ),
+    ),
+)
+
+GRAPH: Mapping[str, ObjectKind] = {kind.kind: kind for kind in _KINDS}
+
+
+@cache
+def reach(kind: str) -> Mapping[str, Reached]:
+    """Everything that an event about ``kind`` can speak of, by name, nearest first; the shortest way to a name wins.
+
+    A kind that is not in the graph reaches nothing.
+    """
+    return {reached.name: reached for reached in _walk(kind)} if kind in GRAPH else {}
+
+
+def _walk(kind: str) -> Iterator[Reached]:
+    level, seen = [Reached(name=kind, kind=kind, via=())], {kind}
+    while level:
+        yield from level
+        further: list[Reached] = []
+        for reached in level:
+            if reached.via and reached.via[-1].only_itself:
+                continue
+            for relation in GRAPH[reached.kind].relations:
+                if relation.name not in seen:
+                    seen.add(relation.name)
+                    further.append(Reached(name=relation.name, kind=relation.kind, via=(*reached.via, relation)))
+        level = further
