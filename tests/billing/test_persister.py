@@ -1,0 +1,191 @@
+"""The persister's handlers on real batches, a real codec and a real billing store; only the broker is left out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+import pytest
+
+from agents.persistence import ACKNOWLEDGEMENTS, OUTCOMES, SERVICE_PLANS, SETTLEMENTS, TICKS, Persister
+from streams.codec import Codec, LocalIds, LocalSchemas
+from streams.core.clock import Tick
+from streams.core.errors import Transient
+from streams.core.messages import Acknowledgement, ExecutionResult, ExecutionVerdict, Settlement
+from streams.core.objects import ServicePlanChange
+from streams.core.outcome import SealedOutcome
+from streams.sinks.billing import BillingStore, Fenced, SqlBillingStore
+from tests.billing.makers import EVENING, LONG_AGO, MIDNIGHT, MORNING, closing, outcome, plan, releasing, sealed
+from tests.support.batch import Lane, Outputs, values
+
+DEAD_LETTERS = "dead-letters.persistence"
+
+
+@dataclass(frozen=True)
+class WallClock:
+    """A wall clock that stands still."""
+
+    at: datetime
+
+    def now(self) -> datetime:
+        return self.at
+
+
+@dataclass(frozen=True)
+class FixedPorts:
+    codec: Codec
+    billing_store: BillingStore
+    clock: WallClock
+
+
+class Worker:
+    """One worker of the app ``persistence`` with one partition."""
+
+    def __init__(self, store: BillingStore, *, wall: datetime = EVENING, virtual: bool = False) -> None:
+        schemas = LocalSchemas()
+        self.codec = Codec(LocalIds(schemas), schemas)
+        self.persister = Persister(FixedPorts(self.codec, store, WallClock(wall)), group="persistence", virtual=virtual)
+        self.lane = Lane("persistence")
+
+    def outcomes(self, results: Sequence[ExecutionResult | bytes | None]) -> Outputs:
+        return self.lane.run(self.persister.outcomes, OUTCOMES, [self._record(OUTCOMES, one) for one in results])
+
+    def settlements(self, settlements: Sequence[Settlement]) -> Outputs:
+        records = [self._record(SETTLEMENTS, one) for one in settlements]
+        return self.lane.run(self.persister.settlements, SETTLEMENTS, records)
+
+    def acknowledgements(self, outputs: Outputs) -> list[Acknowledgement]:
+        return values(outputs, ACKNOWLEDGEMENTS, self.codec.decoder(Acknowledgement))
+
+    def plans(self, outputs: Outputs) -> list[ServicePlanChange]:
+        return values(outputs, SERVICE_PLANS, self.codec.decoder(ServicePlanChange))
+
+    def _record(self, topic: str, message: Any) -> tuple[str | None, bytes | None]:
+        if message is None or isinstance(message, bytes):
+            return "s0", message
+        return message.service_id, self.codec.encode(topic, message)
+
+
+def load(store: SqlBillingStore, count: int) -> None:
+    store.load_plans((plan(number) for number in range(count)), occurred_at=LONG_AGO)
+
+
+def test_a_chunk_of_outcomes_is_acknowledged_by_service(store: SqlBillingStore) -> None:
+    """The seal survives the wire (padded decimals, milliseconds), and each answer goes to its service's partition."""
+    load(store, 3)
+    worker = Worker(store)
+
+    outputs = worker.outcomes([sealed(number) for number in range(3)])
+
+    assert [output.key for output in outputs] == ["s0", "s1", "s2"]
+    assert [(ack.kind, ack.committed_at) for ack in worker.acknowledgements(outputs)] == [("persisted", EVENING)] * 3
+    assert store.outcomes(["c1"])["c1"].rows_match
+
+
+def test_the_same_chunk_again_sends_the_same_again(store: SqlBillingStore) -> None:
+    """After a crash the chunk comes again, in another process and later: scheduler and tables see identical records."""
+    load(store, 2)
+    first, second = Worker(store), Worker(store, wall=MORNING)
+    outcomes, settlements = [sealed(0), sealed(1)], [releasing(0), closing(1)]
+
+    before = first.outcomes(outcomes), first.settlements(settlements)
+    after = second.outcomes(outcomes), second.settlements(settlements)
+
+    assert after == before
+
+
+def test_what_cannot_be_persisted_is_put_aside_alone(store: SqlBillingStore) -> None:
+    """Garbage, a tombstone and a forged outcome among two good ones."""
+    load(store, 3)
+    worker = Worker(store)
+    forged = replace(sealed(1), sealed=SealedOutcome(outcome=outcome(1), hash="0" * 64))
+
+    outputs = worker.outcomes([sealed(0), b"not avro", None, forged, sealed(2)])
+
+    assert [ack.change_id for ack in worker.acknowledgements(outputs)] == ["c0", "c2"]
+    assert len([output for output in outputs if output.topic == DEAD_LETTERS]) == 3
+
+
+def test_executions_without_an_outcome_cause_nothing(store: SqlBillingStore) -> None:
+    """Aborted ones travel on the same topic."""
+    worker = Worker(store)
+
+    assert worker.outcomes([replace(sealed(0), verdict=ExecutionVerdict.ABORTED, sealed=None)]) == []
+
+
+def test_a_release_publishes_the_plan_by_account_before_it_is_acknowledged(store: SqlBillingStore) -> None:
+    """A chunk of closes and releases is answered in its own order."""
+    load(store, 2)
+    worker = Worker(store)
+    worker.outcomes([sealed(0)])
+
+    outputs = worker.settlements([closing(1), releasing(0), releasing(1)])
+
+    assert [(output.topic, output.key) for output in outputs] == [
+        (ACKNOWLEDGEMENTS, "s1"),
+        (SERVICE_PLANS, "a0"),
+        (ACKNOWLEDGEMENTS, "s0"),
+        (DEAD_LETTERS, b"s1"),
+    ]
+    assert [ack.kind for ack in worker.acknowledgements(outputs)] == ["missed", "released"]
+    (change,) = worker.plans(outputs)
+    assert (change.revision, change.subject.rate_plan_id, change.subject.change_id) == (2, "GOLD", "c0")
+    assert change == store.plan("s0")
+
+
+def test_in_a_virtual_night_commits_are_dated_by_ticks(store: SqlBillingStore) -> None:
+    """Never by the machine's clock; a message from after the last tick here moves the date on, never back."""
+    load(store, 3)
+    worker = Worker(store, wall=MORNING, virtual=True)
+
+    (before_any_tick,) = worker.acknowledgements(worker.outcomes([sealed(0)]))
+    tick = worker.codec.encode(TICKS, Tick(epoch="night", seq=1, now=MIDNIGHT))
+    assert worker.lane.run(worker.persister.ticks, TICKS, [(None, tick)]) == []
+    worker.lane.now = MIDNIGHT
+    (after_tick,) = worker.acknowledgements(worker.outcomes([sealed(1)]))
+    (missed,) = worker.acknowledgements(worker.settlements([closing(2, sent_at=MORNING)]))
+
+    assert (before_any_tick.committed_at, before_any_tick.late) == (EVENING, False)
+    assert (after_tick.committed_at, after_tick.late) == (MIDNIGHT, True)
+    assert (missed.kind, missed.committed_at) == ("missed", MORNING)
+
+
+def test_a_retried_chunk_does_not_take_the_partition_back(
+    store: SqlBillingStore, open_store: Callable[[], SqlBillingStore]
+) -> None:
+    """The old owner's memory is rebuilt at every retry; if that took a new fence, it would shut the new owner out."""
+    load(store, 2)
+    old, new = Worker(open_store()), Worker(open_store())
+    old.outcomes([sealed(0)])
+    new.outcomes([sealed(0)])
+
+    old.lane.reopen()
+
+    with pytest.raises(Fenced):
+        old.outcomes([sealed(1)])
+    assert [ack.change_id for ack in new.acknowledgements(new.outcomes([sealed(1)]))] == ["c1"]
+
+
+def test_a_partition_that_comes_back_is_written_again(
+    store: SqlBillingStore, open_store: Callable[[], SqlBillingStore]
+) -> None:
+    """It went to another worker and returned: the first one opens it anew and is the newest writer."""
+    load(store, 2)
+    first, second = Worker(open_store()), Worker(open_store())
+    first.outcomes([sealed(0)])
+    second.outcomes([sealed(0)])
+
+    first.lane = Lane("persistence")
+
+    assert [ack.change_id for ack in first.acknowledgements(first.outcomes([sealed(1)]))] == ["c1"]
+
+
+def test_a_lost_database_leaves_the_chunk_for_another_try() -> None:
+    """Nothing is acknowledged and nothing dead-lettered: the runtime tries the whole chunk again."""
+    worker = Worker(SqlBillingStore("postgresql://curfew@127.0.0.1:1/billing"))
+
+    with pytest.raises(Transient):
+        worker.outcomes([sealed(0), b"not avro"])
+    assert worker.lane.sent == []

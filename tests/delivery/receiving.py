@@ -1,0 +1,72 @@
+"""A real receiver process, and a sender that trusts this machine."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from streams.sinks.secrets import Secrets
+from streams.sinks.webhook import WebhookSender
+from tests.delivery.plant import SetClock
+from tests.support.kafka_io import wait_until
+
+SECRET_REF = "env:CURFEW_SECRET_TEST"
+SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
+
+
+@dataclass(frozen=True, slots=True)
+class RunningReceiver:
+    """Its address, and its own log."""
+
+    url: str
+    log: Path
+
+    def received(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.log.read_text().splitlines()] if self.log.exists() else []
+
+    def behave(self, **behaviour: Any) -> None:
+        """Change how it answers from now on; no arguments repair it."""
+        request = urllib.request.Request(self.url + "_behaviour", json.dumps(behaviour).encode(), method="POST")
+        with urllib.request.urlopen(request, timeout=10):
+            pass
+
+
+@contextmanager
+def receiver(directory: Path, *options: str, secret: str = SECRET) -> Iterator[RunningReceiver]:
+    """Start `curfew receive` on a free port; ended by its pid."""
+    port_file, log = directory / "port", directory / "received.jsonl"
+    command = "from agents.cli.receive import app; app()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", command, "--secret-ref", SECRET_REF, "--port-file", str(port_file), "--log-file",
+         str(log), "--quiet", *options],
+        env={**os.environ, "CURFEW_SECRET_TEST": secret},
+    )  # fmt: skip
+    try:
+        wait_until(lambda: port_file.exists() or process.poll() is not None, "the receiver listens")
+        assert process.poll() is None, "the receiver ended at once"
+        yield RunningReceiver(f"http://127.0.0.1:{port_file.read_text()}/", log)
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+class WallClock:
+    """Signatures are checked against the wall clock."""
+
+    def now(self) -> Any:
+        from datetime import UTC, datetime
+
+        return datetime.now(UTC)
+
+
+def sender(*, development: bool = True, clock: SetClock | None = None, **options: Any) -> WebhookSender:
+    return WebhookSender(secrets=Secrets(), clock=clock or WallClock(), development=development, **options)
