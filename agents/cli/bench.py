@@ -1,0 +1,108 @@
+"""``curfew bench``: throughput and recovery, each against peers in the same run, on the same broker and records."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(help="Measure throughput and recovery against peers in the same run.", no_args_is_help=True)
+
+Rounds = Annotated[int, typer.Option(min=1, help="alternating rounds; the median of the ratios counts")]
+Json = Annotated[bool, typer.Option("--json", help="print the result as JSON on standard output")]
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _show(result: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(result, indent=2))
+        return
+    for name, value in result.items():
+        print(f"{name:<40} {value:,}" if isinstance(value, int | float) else f"{name:<40} {value}")
+
+
+@app.command()
+def stream(
+    rounds: Rounds = 3,
+    records: Annotated[int, typer.Option(help="records per round; stock Faust gets a tenth")] = 300_000,
+    as_json: Json = False,
+) -> None:
+    """Decode, look up in the store, encode with headers, produce, commit: one worker.
+
+    Against a raw confluent-kafka loop (flush and commit per 500) and stock Faust (topic.send awaited, uvloop).
+
+    Example: curfew bench stream --json
+    """
+    from agents.bench.field import open_field
+
+    with open_field(os.environ.get("CURFEW_BOOTSTRAP_SERVERS"), _say) as field:
+        source, target = field.topic("in"), field.topic("out")
+        changelog = field.topic("store-changelog", **{"cleanup.policy": "compact"})
+        _say(f"writing {records:,} records")
+        field.fill(source, records)
+        field.fill_store(changelog)
+        for number in range(1, rounds + 1):
+            _say(f"round {number} of {rounds}")
+            task: dict[str, Any] = {"source": source, "target": target, "changelog": changelog, "records": records}
+            field.run("curfew", "stream-curfew", **task)
+            field.run("confluent_loop", "stream-confluent", **task)
+            field.run("stock_faust", "stream-faust", **{**task, "records": records // 10})
+        _show(
+            {
+                "records_per_second": field.report(),
+                "ratio_to_confluent_loop": field.ratio("curfew", "confluent_loop"),
+                "ratio_to_stock_faust": field.ratio("curfew", "stock_faust"),
+                "rounds": rounds,
+            },
+            as_json,
+        )
+
+
+@app.command()
+def tables(
+    rounds: Rounds = 3,
+    puts: Annotated[int, typer.Option(help="puts per round; stock Faust gets a tenth")] = 200_000,
+    rows: Annotated[int, typer.Option(help="rows to recover")] = 1_000_000,
+    as_json: Json = False,
+) -> None:
+    """Puts with changelog, and recovery of a million rows, with both stores, against stock Faust.
+
+    Recovery by stock Faust takes minutes per round. Example: curfew bench tables --rounds 1 --json
+    """
+    from agents.bench.field import open_field
+
+    with open_field(os.environ.get("CURFEW_BOOTSTRAP_SERVERS"), _say) as field:
+        source, empty = field.topic("in"), field.topic("empty")
+        _say(f"writing {puts:,} records and {rows:,} changelog rows")
+        field.fill(source, puts)
+        full = field.topic("full-changelog", **{"cleanup.policy": "compact"})
+        field.fill_changelog(full, rows)
+        for number in range(1, rounds + 1):
+            _say(f"round {number} of {rounds}")
+            for store in ("memory", "rocksdb"):
+                own = field.topic(f"changelog-{store}", **{"cleanup.policy": "compact"})
+                field.run(
+                    f"puts_curfew_{store}", "puts-curfew", source=source, changelog=own, records=puts, store=store
+                )
+                field.run(f"puts_faust_{store}", "puts-faust", source=source, records=puts // 10, store=store)
+                field.run(
+                    f"recovery_curfew_{store}", "recovery-curfew",
+                    source=empty, changelog=full, records=rows, store=store,
+                )  # fmt: skip
+                field.run(
+                    f"recovery_faust_{store}", "recovery-faust",
+                    source=empty, changelog=full, records=rows, store=store,
+                )  # fmt: skip
+        ratios = {
+            f"{what}_ratio_to_stock_faust": min(
+                field.ratio(f"{what}_curfew_{store}", f"{what}_faust_{store}") for store in ("memory", "rocksdb")
+            )
+            for what in ("puts", "recovery")
+        }
+        _show({"records_per_second": field.report(), **ratios, "rounds": rounds}, as_json)

@@ -1,0 +1,124 @@
+"""The command ``curfew``: global options, and the modules in which its commands are.
+
+A module is imported when one of its commands is used: ``curfew --help`` and shell completion must not wait for the
+Kafka client, the registry's and the database's libraries.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+from importlib.metadata import version
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from agents.cli.output import Exit
+
+# name → module with `app`, and the line in the list of commands
+COMMANDS: dict[str, tuple[str, str]] = {
+    "up": ("agents.cli.worker", "Run all workers on this machine."),
+    "worker": ("agents.cli.worker", "Run workers by name."),
+    "clock": ("agents.cli.worker", "Write ticks: business time, the machine's or a virtual one."),
+    "dev": ("agents.cli.dev", "A local Kafka and schema registry, without Docker or Java."),
+    "demo": ("agents.cli.demo", "See a night of plan changes in a minute."),
+    "topics": ("agents.cli.topics", "Compare the cluster's topics with the manifest, and correct them."),
+    "schemas": ("agents.cli.schemas", "Check and register the Avro schemas."),
+    "queues": ("agents.cli.queues", "List and create the queues that subscribers read."),
+    "events": ("agents.cli.events", "The catalogue of events, and which ones are published."),
+    "routes": ("agents.cli.routes", "Which events go to which queues."),
+    "subscriptions": ("agents.cli.subscriptions", "Who wants which events, how, and with which parameters."),
+    "plan-changes": ("agents.cli.plan_changes", "Order, watch and resolve rate plan changes."),
+    "dead-letters": ("agents.cli.dead_letters", "Records that could not be handled: look, and redrive."),
+    "produce": ("agents.cli.produce", "Write records from JSON lines."),
+    "consume": ("agents.cli.consume", "Read records of a topic."),
+    "receive": ("agents.cli.receive", "Receive webhooks on this machine, verify and print them."),
+    "lag": ("agents.cli.lag", "How far consumer groups are behind."),
+    "ledger": ("agents.cli.ledger", "The account of completeness: published = delivered + waiting + given up."),
+    "bench": ("agents.cli.bench", "Measure throughput and recovery."),
+    "doctor": ("agents.cli.doctor", "Check broker, registry, database, clock and topics, and say what to do."),
+}
+
+
+class _LazyGroup(TyperGroup):
+    """Knows its commands by name; imports a module only for a command that is run or whose own help is shown."""
+
+    _listing = False
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [name for name, (module, _) in COMMANDS.items() if importlib.util.find_spec(module) is not None]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        module, line = COMMANDS[cmd_name]
+        if self._listing:
+            return TyperCommand(cmd_name, help=line)
+        command = typer.main.get_command(importlib.import_module(module).app)
+        found = command.commands.get(cmd_name) if isinstance(command, TyperGroup) else None
+        command = found or command
+        command.name = cmd_name
+        # shell completion is installed once, for curfew itself
+        command.params = [one for one in command.params if one.name not in ("install_completion", "show_completion")]
+        return command
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        self._listing = True
+        try:
+            super().format_help(ctx, formatter)
+        finally:
+            self._listing = False
+
+
+app = typer.Typer(
+    cls=_LazyGroup,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    help="Kafka stream processing for subscription billing: events, subscribers, rate plan changes before midnight.",
+    epilog="Exit codes: 0 fine, 1 failure, 2 wrong usage, 3 a limit is exceeded or something has drifted.",
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"curfew {version('curfew-streams')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _global_options(
+    bootstrap_servers: Annotated[
+        str | None, typer.Option(help="Kafka brokers, host:port, comma separated.", show_default=False)
+    ] = None,
+    schema_registry_url: Annotated[
+        str | None, typer.Option(help="Registry with the Confluent API.", show_default=False)
+    ] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Show stack traces of errors.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    # as environment, so that settings read later, here or in a child process, are the same
+    given = {"BOOTSTRAP_SERVERS": bootstrap_servers, "SCHEMA_REGISTRY_URL": schema_registry_url}
+    os.environ.update({f"CURFEW_{name}": value for name, value in given.items() if value is not None})
+    if debug:
+        os.environ["CURFEW_DEBUG"] = "1"
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """Run one command and leave the process with its exit code."""
+    try:
+        typer.main.get_command(app).main(args=arguments, prog_name="curfew")
+    except Exception as error:
+        from agents.cli.problems import explain
+
+        print(explain(error), file=sys.stderr)
+        sys.exit(Exit.FAILURE)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+"""One clear line for what went wrong: a person at a terminal needs the remedy, not the stack trace."""
+
+from __future__ import annotations
+
+import os
+import traceback
+
+
+def debugging() -> bool:
+    """Whether stack traces are wanted: ``--debug`` or ``CURFEW_DEBUG=1``."""
+    return os.environ.get("CURFEW_DEBUG", "") not in ("", "0")
+
+
+def explain(error: BaseException) -> str:
+    """The line for ``error``; with debugging on, its stack trace too."""
+    line = f"error: {_message(error)}"
+    return f"{''.join(traceback.format_exception(error))}{line}" if debugging() else line
+
+
+def _message(error: BaseException) -> str:
+    # imported here, since a command that works never needs them and should start quickly
+    from confluent_kafka import KafkaException
+    from pydantic import ValidationError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from agents.embedded.errors import StackError
+    from streams.core.errors import CurfewError
+
+    if isinstance(error, CurfewError | StackError):
+        return str(error)
+    if isinstance(error, KafkaException):
+        return f"Kafka: {error.args[0].str() if hasattr(error.args[0], 'str') else error}"
+    if isinstance(error, ValidationError):
+        return "settings: " + "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+    if isinstance(error, SQLAlchemyError):
+        return f"billing store: {str(error).splitlines()[0]}; is database_url right?"
+    if isinstance(error, OSError):
+        return f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    return f"{type(error).__name__}: {error} (a bug; run again with --debug and report what it prints)"

@@ -1,0 +1,128 @@
+"""`curfew produce`: JSON lines → records, each checked before it leaves."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from typing import Annotated, Any
+
+import typer
+from confluent_kafka import Producer
+
+from agents.cli.output import Exit, note
+from agents.cli.record_json import Outgoing, parse_line
+from streams.codec import Codec, Registry
+from streams.kafka.manifest import Manifest, Topic
+from streams.kafka.partitioner import PARTITIONER
+from streams.settings import Settings
+
+FLUSH_TIMEOUT_S = 60.0  # longer than librdkafka needs to give up on a broker that is gone
+
+app = typer.Typer()
+
+
+@app.command()
+def produce(
+    topic: Annotated[str, typer.Argument(help="A topic of the manifest, or queue.NAME.")],
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Report bad lines and go on with the next.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check every line, send nothing.")] = False,
+    style: Annotated[str, typer.Option("--format", "-f", help="Only json: what consume -f json prints.")] = "json",
+) -> None:
+    """Write JSON lines from stdin as records: {"key": …, "value": {…}, "headers": [[name, text]]}.
+
+    Values are checked against the topic's schema; the first bad line ends it, nothing of that line is sent.
+
+    Example: curfew consume queue.operations -e -f json | curfew produce queue.field-service
+    """
+    if style != "json":
+        raise typer.BadParameter("produce reads json only", param_hint="--format")
+    settings = Settings()
+    target = Manifest.load().topic(topic)
+    codec = Codec(Registry(settings.schema_registry_url))
+    sender = None if dry_run else _Sender(settings.kafka(), target)
+    read, bad = 0, 0
+    for number, record in _records(sys.stdin, target, codec):
+        if isinstance(record, Outgoing):
+            read += 1
+            if sender is not None:
+                sender.send(record)
+            continue
+        bad += 1
+        note(f"line {number}: {record}")
+        if not skip_bad:
+            break
+    sent = sender.finish() if sender is not None else 0
+    note(f"{read} lines are good; nothing was sent (--dry-run)" if dry_run else f"{sent} records sent to {topic}")
+    if bad or (sent < read and not dry_run):
+        raise typer.Exit(Exit.FAILURE)
+
+
+def _records(lines: Iterable[str], topic: Topic, codec: Codec) -> Iterable[tuple[int, Outgoing | ValueError]]:
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                record: Outgoing | ValueError = parse_line(line, topic, codec)
+            except ValueError as error:
+                record = error
+            yield number, record
+
+
+class _Sender:
+    """Counts what the broker has acknowledged; a failed delivery is reported once per reason."""
+
+    def __init__(self, config: dict[str, Any], topic: Topic) -> None:
+        self._topic = topic.name
+        self._delivered = 0
+        self._reasons: dict[str, int] = {}
+        self._producer = Producer(
+            {
+                **config,
+                "partitioner": PARTITIONER,
+                "acks": "all",
+                "enable.idempotence": True,
+                "compression.type": "lz4",
+                "linger.ms": 5,
+                "error_cb": lambda error: None,
+                "log_level": 0,
+                "allow.auto.create.topics": False,
+            }
+        )
+
+    def send(self, record: Outgoing) -> None:
+        """Blocks while the queue is full, so that a file larger than memory can be piped in."""
+        options: dict[str, Any] = {}
+        if record.partition is not None:
+            options["partition"] = record.partition
+        if record.timestamp_ms is not None:
+            options["timestamp"] = record.timestamp_ms
+        while True:
+            try:
+                self._producer.produce(
+                    self._topic,
+                    value=record.value,
+                    key=record.key,
+                    headers=list(record.headers),
+                    on_delivery=self._on_delivery,
+                    **options,
+                )
+                break
+            except BufferError:
+                self._producer.poll(0.1)
+        self._producer.poll(0)
+
+    def finish(self) -> int:
+        """How many records the broker has; notes for those that it has not."""
+        waiting = self._producer.flush(FLUSH_TIMEOUT_S)
+        for reason, count in self._reasons.items():
+            note(f"{count} records were not delivered: {reason}")
+        if waiting:
+            note(
+                f"{waiting} records were not acknowledged within {FLUSH_TIMEOUT_S:.0f} s; they may or may not be there"
+            )
+        return self._delivered
+
+    def _on_delivery(self, error: Any, _message: Any) -> None:
+        if error is None:
+            self._delivered += 1
+        else:
+            self._reasons[error.str()] = self._reasons.get(error.str(), 0) + 1

@@ -1,0 +1,120 @@
+"""`curfew routes`: which events go to which queues, changed while the workers run."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from agents.cli.events import event_type
+from agents.cli.output import Exit, TableOrJson, TableOrJsonOption, note, show
+from agents.config_records import read_records, write_records
+from agents.routes_file import read_routes
+from streams.codec import Codec, Registry
+from streams.core.errors import Misconfigured
+from streams.core.events import Audience
+from streams.core.routing import Route, Router, mismatch
+from streams.kafka.admin import admin_client, partition_counts
+from streams.kafka.manifest import QUEUE_PREFIX
+from streams.settings import Settings
+
+TOPIC = "config.routes"
+
+app = typer.Typer(no_args_is_help=True, help="Which events go to which queues.")
+
+
+@app.command()
+def apply(
+    file: Annotated[Path, typer.Argument(help="TOML with [[route]] tables, as docs/examples/routes.toml.")],
+    prune: Annotated[bool, typer.Option("--prune", help="Delete the routes that are not in the file.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and compare, change nothing.")] = False,
+) -> None:
+    """Check a file of routes and save them; running workers follow at once. Exits with 2 if one is wrong.
+
+    Example: curfew routes apply docs/examples/routes.toml
+    """
+    _read(file)  # what is wrong in itself is said without a broker
+    settings = Settings()
+    wanted = {route.name: route for route in _read(file, queues=_queues(settings))}
+    codec = Codec(Registry(settings.schema_registry_url))
+    existing = read_records(settings, codec, TOPIC, Route)
+    changes: dict[str, Route | None] = {name: route for name, route in wanted.items() if existing.get(name) != route}
+    if prune:
+        changes |= dict.fromkeys(existing.keys() - wanted.keys())
+    if changes and not dry_run:
+        write_records(settings, codec, TOPIC, changes)
+    for name in sorted(wanted.keys() | existing.keys()):
+        what = "unchanged" if name in wanted else "kept, though not in the file"
+        if name in changes:
+            what = "deleted" if changes[name] is None else "changed" if name in existing else "new"
+        note(f"{name}: {what}{' (dry run)' if dry_run and name in changes else ''}")
+
+
+@app.command("list")
+def list_routes(style: TableOrJsonOption = TableOrJson.TABLE) -> None:
+    """List the routes that are in force.
+
+    Example: curfew routes list -f json
+    """
+    rows = [msgspec.to_builtins(route) for route in _live()]
+    if style is TableOrJson.TABLE:
+        for row in rows:
+            row["where"] = "; ".join(f"{name} = {' | '.join(values)}" for name, values in row["where"].items())
+    show(rows, style, columns=("name", "event_types", "queues", "audience", "where", "parameters", "active"))
+
+
+@app.command("test")
+def try_event(
+    type: Annotated[str, typer.Argument(metavar="TYPE", help="e.g. service.state_transitioned")],
+    field: Annotated[
+        list[str] | None, typer.Option("--field", "-F", help="A field of the event, as facts.to=Active; repeatable.")
+    ] = None,
+    audience: Annotated[Audience | None, typer.Option(help="Of the event; default is the type's own.")] = None,
+    file: Annotated[Path | None, typer.Option(help="Try this file instead of the routes in force.")] = None,
+    style: TableOrJsonOption = TableOrJson.TABLE,
+) -> None:
+    """Say which routes would take an event, and why the others would not. Exits with 1 if none would.
+
+    Example: curfew routes test service.state_transitioned -F facts.to=Suspended
+    """
+    known = event_type(type)
+    given = dict(_pair(pair) for pair in field or ())
+    routes = _read(file) if file is not None else _live()
+    taking = Router(routes).matches(type)
+    rows = []
+    for route in routes:
+        against = f"does not name {type}" if route.active else "is not active"
+        why = mismatch(route, audience or known.audience, given) if route in taking else against
+        rows.append({"route": route.name, "takes": why is None, "queues": list(route.queues), "why_not": why})
+    show(rows, style, columns=("route", "takes", "queues", "why_not"))
+    if not any(row["takes"] for row in rows):
+        raise typer.Exit(Exit.FAILURE)
+
+
+def _pair(pair: str) -> tuple[str, str]:
+    name, separator, value = pair.partition("=")
+    if not separator:
+        raise typer.BadParameter(f"{pair!r}: write it as facts.to=Active", param_hint="--field")
+    return name, value
+
+
+def _read(file: Path, queues: Collection[str] | None = None) -> list[Route]:
+    try:
+        return read_routes(file, queues)
+    except Misconfigured as error:
+        note(f"error: {error}")
+        raise typer.Exit(Exit.USAGE) from None
+
+
+def _queues(settings: Settings) -> list[str]:
+    topics = partition_counts(admin_client(settings.kafka()))
+    return [name.removeprefix(QUEUE_PREFIX) for name in topics if name.startswith(QUEUE_PREFIX)]
+
+
+def _live() -> list[Route]:
+    settings = Settings()
+    found = read_records(settings, Codec(Registry(settings.schema_registry_url)), TOPIC, Route)
+    return [found[name] for name in sorted(found)]

@@ -1,0 +1,199 @@
+"""`curfew subscriptions`: who wants which events of a queue, and what is done with them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from agents.cli.output import Exit, TableOrJson, TableOrJsonOption, note, show
+from agents.config_records import read_records, write_records
+from agents.subscriptions_file import read_subscriptions
+from streams.codec import Codec, Registry
+from streams.core.catalogue import CATALOGUE
+from streams.core.delivery.messages import Verdict
+from streams.core.errors import Misconfigured
+from streams.core.events import Event
+from streams.core.ids import derive, instant_text
+from streams.core.subscription_filter import exact_types
+from streams.core.subscription_rules import Known
+from streams.core.subscriptions import Subscription
+from streams.kafka import admin as kafka_admin
+from streams.kafka.manifest import Manifest, managed
+from streams.settings import Settings
+from streams.sinks.secrets import DEFAULT_ALLOWED, SecretError, Secrets
+from streams.sinks.webhook import Exchange, WebhookSender
+
+TOPIC = "config.subscriptions"
+
+app = typer.Typer(no_args_is_help=True, help="Who wants which events, how, and with which parameters.")
+
+
+class _WallClock:
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+
+@app.command()
+def apply(
+    file: Annotated[Path, typer.Argument(help="TOML, see docs/examples/subscriptions.toml")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and compare, change nothing.")] = False,
+    skip_secrets: Annotated[
+        bool, typer.Option("--skip-secrets", help="Do not look secrets up: only the workers' machines have them.")
+    ] = False,
+) -> None:
+    """Check a file of subscriptions and save them; running workers follow at once. Exits with 2 if one is wrong.
+
+    A subscription gets the events that reach its queue from now on. Its name is its identity: a change makes a new
+    version, another name another subscription.
+
+    Example: curfew subscriptions apply docs/examples/subscriptions.toml
+    """
+    settings = Settings()
+    codec = Codec(Registry(settings.schema_registry_url))
+    existing = read_records(settings, codec, TOPIC, Subscription)
+    topics = kafka_admin.partition_counts(kafka_admin.admin_client(settings.kafka()))
+    queues = managed(Manifest.load(), topics).queues
+    known = Known(queues=queues, development=settings.environment == "development")
+    secrets = _secrets(settings)
+
+    def secret_problem(reference: str) -> str | None:
+        try:
+            if not skip_secrets:
+                secrets.resolve(reference)
+        except SecretError as error:
+            return f"{error} (--skip-secrets if only the workers have it)"
+        return None
+
+    now = datetime.now(UTC)
+    now = now.replace(microsecond=now.microsecond // 1000 * 1000)  # what an Avro timestamp keeps
+    try:
+        wanted = read_subscriptions(file, known, existing, now, secret_problem)
+    except Misconfigured as error:
+        note(f"error: {error}")
+        raise typer.Exit(Exit.USAGE) from None
+    changes = {name: one for name, one in wanted.items() if existing.get(name) != one}
+    if changes and not dry_run:
+        write_records(settings, codec, TOPIC, changes)
+    for name in sorted(wanted.keys() | existing.keys()):
+        what = "unchanged" if name in wanted else "kept, not in the file"
+        if name in changes:
+            what = f"version {changes[name].version}" if name in existing else "new"
+        typer.echo(f"{name}: {what}{' (dry run)' if dry_run and name in changes else ''}")
+
+
+@app.command("list")
+def list_subscriptions(style: TableOrJsonOption = TableOrJson.TABLE) -> None:
+    """List the subscriptions that are in force.
+
+    Example: curfew subscriptions list -f json
+    """
+    rows = [_row(subscription) for _, subscription in sorted(_live().items())]
+    show(rows, style, columns=("name", "version", "state", "queue", "event_types", "ordering", "action"))
+
+
+@app.command("show")
+def show_one(name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
+    """Show all of one subscription as JSON; secrets are only references.
+
+    Example: curfew subscriptions show crm
+    """
+    typer.echo(json.dumps(msgspec.to_builtins(_one(name)), indent=2))
+
+
+@app.command("test")
+def try_one(
+    name: Annotated[str, typer.Argument(metavar="NAME")],
+    event_type: Annotated[str | None, typer.Option("--type", help="Type of the sample; default its first one.")] = None,
+) -> None:
+    """Send one signed sample event to the receiver and show the exchange. Exits with 1 if it was not accepted.
+
+    The sample is no event: it passes no queue, and its facts say that it is a sample.
+
+    Example: curfew subscriptions test crm
+    """
+    subscription = _one(name)
+    if subscription.forward is not None:
+        typer.echo(f"{name} forwards to the queue {subscription.forward.queue!r}; there is nobody to send a sample to")
+        return
+    exchange = asyncio.run(_try(subscription, sample(subscription, event_type, datetime.now(UTC))))
+    assert subscription.webhook is not None
+    typer.echo(f"POST {subscription.webhook.url}")
+    for header, value in exchange.request_headers.items():
+        typer.echo(f"> {header}: {value}")
+    typer.echo(f"> {exchange.request_body.decode()}")
+    answer = f"{exchange.status} after {exchange.latency_ms} ms" if exchange.status is not None else "no answer"
+    typer.echo(f"< {answer}{f': {exchange.detail}' if exchange.detail else ''}")
+    if exchange.body:
+        typer.echo(f"< {exchange.body}")
+    if exchange.verdict is not Verdict.DELIVERED:
+        raise typer.Exit(Exit.FAILURE)
+
+
+def sample(subscription: Subscription, event_type: str | None, now: datetime) -> Event:
+    """An event as the subscription could get it, with its parameters' names as their values."""
+    wanted = event_type or (exact_types(subscription.event_types) or ("service.state_transitioned",))[0]
+    if wanted not in CATALOGUE:
+        raise typer.BadParameter(f"there is no event type {wanted!r}; see `curfew events list`", param_hint="--type")
+    known = CATALOGUE[wanted]
+    names = subscription.parameters or known.defaults
+    return Event(
+        event_id=derive("sample", subscription.id, instant_text(now)),
+        type=wanted,
+        occurred_at=now,
+        subject_kind=known.kind,
+        subject_id="sample",
+        sequence=1,
+        facts={"sample": True},
+        audience=known.audience,
+        parameters={name: f"<{name}>" for name in names},
+    )
+
+
+async def _try(subscription: Subscription, event: Event) -> Exchange:
+    settings = Settings()
+    sender = WebhookSender(
+        secrets=_secrets(settings),
+        clock=_WallClock(),
+        development=settings.environment == "development",
+        networks=getattr(settings, "webhook_allow_networks", ()),
+    )
+    try:
+        return await sender.send(subscription, event.event_id, 1, event)
+    finally:
+        await sender.close()
+
+
+def _secrets(settings: Settings) -> Secrets:
+    return Secrets(getattr(settings, "webhook_secrets", DEFAULT_ALLOWED))
+
+
+def _live() -> dict[str, Subscription]:
+    settings = Settings()
+    return read_records(settings, Codec(Registry(settings.schema_registry_url)), TOPIC, Subscription)
+
+
+def _one(name: str) -> Subscription:
+    live = _live()
+    if name not in live:
+        note(f"error: there is no subscription {name!r}; there are: {', '.join(sorted(live)) or 'none'}")
+        raise typer.Exit(Exit.USAGE)
+    return live[name]
+
+
+def _row(subscription: Subscription) -> dict[str, Any]:
+    state = "paused" if subscription.paused else "active"
+    action = "webhook" if subscription.webhook is not None else "forward"
+    if subscription.forward is not None:
+        action = f"forward to {subscription.forward.queue}"
+    return {
+        **msgspec.to_builtins(subscription),
+        "state": state if subscription.active else "inactive",
+        "event_types": list(subscription.event_types) or ["all"],
+        "action": action,
+    }

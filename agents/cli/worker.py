@@ -1,0 +1,126 @@
+"""``curfew worker``, ``curfew clock`` and ``curfew up``: the processes that do the work."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+import typer
+
+from streams.settings import ClockMode, Settings
+from streams.telemetry import configure_logging
+
+app = typer.Typer(no_args_is_help=True)
+
+
+@app.command()
+def worker(
+    name: Annotated[str, typer.Argument(help="events, plan-changes, execution, persistence, delivery or dispatch")],
+    instance: Annotated[str, typer.Option(help="tells workers of one app apart; stable over restarts")] = "1",
+    health_port: Annotated[int | None, typer.Option(help="serve GET /health on this loopback port")] = None,
+) -> None:
+    """Run one worker in the foreground until SIGTERM or Ctrl-C.
+
+    Example: curfew worker events --instance a --health-port 8090
+    """
+    from agents.worker import build
+
+    settings = Settings()
+    configure_logging(settings, app=name)
+    raise typer.Exit(build(settings, name, instance=instance, health_port=health_port).run())
+
+
+@app.command()
+def clock(
+    start: Annotated[str | None, typer.Option("--from", help="virtual: first instant, like 2018-11-03T04:00Z")] = None,
+    until: Annotated[str | None, typer.Option(help="virtual: last instant")] = None,
+    step: Annotated[float, typer.Option(help="virtual: longest step, minutes")] = 15.0,
+    free_run: Annotated[float | None, typer.Option(help="virtual, no barrier: this many times real time")] = None,
+) -> None:
+    """Write ticks: the machine's time, or with --from and --until a virtual one.
+
+    Example: CURFEW_CLOCK=virtual curfew clock --from 2018-11-03T04:00Z --until 2018-11-04T12:00Z
+    """
+    from agents.clock import ClockFace, VirtualClock, barrier_reads, due_reports, run_free, run_wall
+    from streams.codec import Codec, Registry
+    from streams.core.errors import Misconfigured
+    from streams.kafka.manifest import Manifest
+    from streams.kafka.quiescence import Quiescence
+
+    settings = Settings()
+    configure_logging(settings, app="clock")
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    face = ClockFace(config=settings.kafka(), codec=Codec(Registry(settings.schema_registry_url)))
+    try:
+        if settings.clock is ClockMode.WALL:
+            if start or until or free_run:
+                raise Misconfigured("--from, --until and --free-run need CURFEW_CLOCK=virtual")
+            return run_wall(face, stop)
+        if start is None or until is None:
+            raise Misconfigured("a virtual clock needs --from and --until, like --from 2018-11-03T04:00Z")
+        first, last = _instant(start), _instant(until)
+        if free_run is not None:
+            return run_free(face, stop, start=first, until=last, speed=free_run)
+        manifest = Manifest.load()
+        due = due_reports(settings.kafka(), face.codec)
+        due.start()
+        virtual = VirtualClock(
+            face=face,
+            quiescence=Quiescence(settings.kafka(), barrier_reads(manifest.groups, manifest.topics)),
+            due=due,
+            step=timedelta(minutes=step),
+        )
+        try:
+            virtual.run(stop, start=first, until=last)
+        finally:
+            due.stop()
+    finally:
+        face.close()
+
+
+def _instant(text: str) -> datetime:
+    from streams.core.errors import Misconfigured
+
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise Misconfigured(f"{text!r} is not an instant; write it like 2018-11-03T04:00Z") from None
+    return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+@app.command()
+def up(
+    instances: Annotated[int, typer.Option(help="processes of each worker", min=1)] = 1,
+    with_clock: Annotated[bool, typer.Option("--clock/--no-clock", help="run the clock process as well")] = True,
+) -> None:
+    """Run all workers and the clock on this machine, restart those that die; Ctrl-C stops them all.
+
+    Example: curfew up --instances 2
+    """
+    from agents.supervisor import Supervisor
+    from agents.worker import WORKERS
+
+    settings = Settings()
+    configure_logging(settings, app="up")
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    supervisor = Supervisor(log_dir=(settings.data_dir / "logs").absolute())
+    try:
+        for name in WORKERS:
+            for instance in range(1, instances + 1):
+                supervisor.add(f"{name}-{instance}", "worker", name, "--instance", str(instance))
+        if with_clock and settings.clock is ClockMode.WALL:
+            supervisor.add("clock", "clock")
+        typer.echo(f"{len(supervisor.children)} processes; logs in {supervisor.log_dir}; Ctrl-C stops them", err=True)
+        while not stop.is_set():
+            supervisor.check()
+            time.sleep(0.2)
+    finally:
+        killed = supervisor.stop()
+        typer.echo("stopped" + (f"; had to kill {', '.join(killed)}" if killed else ""), err=True)

@@ -1,0 +1,280 @@
+"""Turns object changes and findings into events with parameters, and sends them to their queues.
+
+Per record: decode → is it new (revision) → put the row → detect → enrich from the account's rows → route → emit. The
+pure core decides all of it; this module decodes, fetches and encodes. The store of a partition has the objects of its
+accounts; the catalogue and bill runs, which span accounts, are read whole.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import structlog
+
+from streams.codec import Codec
+from streams.codec.cloudevents import TRACEPARENT, event_headers
+from streams.codec.rows import encode_row, object_row_decoder, row_decoder
+from streams.core.detectors import detect
+from streams.core.errors import Poison
+from streams.core.events import Event, Finding
+from streams.core.objects import (
+    Account,
+    AccountChange,
+    BillRun,
+    BillRunChange,
+    Invoice,
+    InvoiceChange,
+    Package,
+    PackageChange,
+    Service,
+    ServiceChange,
+    ServicePlan,
+    ServicePlanChange,
+)
+from streams.core.routing import Route, Router
+from streams.core.rows import CountRow, Kind, ObjectRow, count_key, follow, object_key
+from streams.kafka.chunks import Batch, Record
+from streams.kafka.runtime import Runtime
+
+FINDINGS = "events.findings"
+CHANGELOG = "events-store-changelog"
+
+#: Topic → (kind, class of its changes, class of its objects).
+FEEDS: Mapping[str, tuple[Kind, type[Any], type[Any]]] = {
+    "billing.account": (Kind.ACCOUNT, AccountChange, Account),
+    "billing.service": (Kind.SERVICE, ServiceChange, Service),
+    "billing.package": (Kind.PACKAGE, PackageChange, Package),
+    "billing.invoice": (Kind.INVOICE, InvoiceChange, Invoice),
+    "billing.bill-run": (Kind.BILL_RUN, BillRunChange, BillRun),
+    "billing.service-plan": (Kind.SERVICE_PLAN, ServicePlanChange, ServicePlan),
+}
+
+#: Kinds that are not keyed by account: every worker has read them whole.
+READ_WHOLE = frozenset({Kind.PRODUCT, Kind.RATE_PLAN, Kind.BILL_RUN})
+
+log = structlog.get_logger(__name__)
+
+
+class Catalogue(Protocol):
+    """Topics that every worker reads whole; ``version`` of a kind changes whenever something of it does."""
+
+    def get(self, kind: str, id: str) -> object | None: ...
+
+    def all(self, kind: str) -> Mapping[str, Any]: ...
+
+    def version(self, kind: str) -> int: ...
+
+
+class Ports(Protocol):
+    """What the events worker needs of the outside; ``queues`` are the names of the queues that exist."""
+
+    @property
+    def codec(self) -> Codec: ...
+
+    @property
+    def catalogue(self) -> Catalogue: ...
+
+    @property
+    def queues(self) -> Collection[str]: ...
+
+
+def attach(runtime: Runtime, ports: Ports) -> None:
+    """Register the agents of the object changes and of the findings with ``runtime``."""
+    events = Events(ports)
+    runtime.agent("changes", topics=list(FEEDS), handler=events.changes)
+    runtime.agent("findings", topics=[FINDINGS], handler=events.findings)
+
+
+class LiveRouter:
+    """The router for the routes and subscriptions as they are now; made anew only when one of them has changed."""
+
+    def __init__(self, catalogue: Catalogue, queues: Collection[str]) -> None:
+        self._catalogue = catalogue
+        self._queues = queues
+        self._versions: tuple[int, int] | None = None
+        self._router = Router(())
+
+    def __call__(self) -> Router:
+        versions = self._catalogue.version("route"), self._catalogue.version("subscription")
+        if versions != self._versions:
+            routes = [self._existing(route) for route in self._catalogue.all("route").values()]
+            self._router = Router(routes, self._catalogue.all("subscription").values())
+            self._versions = versions
+        return self._router
+
+    def _existing(self, route: Route) -> Route:
+        """Without queues that do not exist: a record for one would stop the worker, and with it all other routes."""
+        unknown = [queue for queue in route.queues if queue not in self._queues]
+        if unknown:
+            log.warning(
+                "routes.unknown_queue", route=route.name, queues=unknown, remedy="create it, or correct the route"
+            )
+        return replace(route, queues=tuple(queue for queue in route.queues if queue in self._queues))
+
+
+@dataclass(frozen=True, slots=True)
+class _Feed:
+    """What is needed per record of one topic, bound once."""
+
+    kind: Kind
+    decode: Callable[[bytes | None], Any]
+    row: Callable[[bytes], ObjectRow[Any]]
+
+
+class Events:
+    """The handlers. Nothing is kept between chunks but compiled things: a chunk may be decided again."""
+
+    def __init__(self, ports: Ports) -> None:
+        codec = ports.codec
+        self.codec = codec
+        self.catalogue = ports.catalogue
+        self.router = LiveRouter(ports.catalogue, ports.queues)
+        self.feeds = {
+            topic: _Feed(kind, codec.decoder(change), object_row_decoder(cls))
+            for topic, (kind, change, cls) in FEEDS.items()
+        }
+        self.row_decoders: dict[str, Callable[[bytes], ObjectRow[Any]]] = {
+            feed.kind: feed.row for feed in self.feeds.values()
+        }
+        self.decode_finding = codec.decoder(Finding)
+        self.decode_counts = row_decoder(CountRow)
+        self.encoders: dict[str, tuple[str, Callable[[Event], bytes]]] = {}
+
+    def changes(self, batch: Batch) -> None:
+        """Follow the objects of one feed and raise what their changes mean."""
+        feed, desk = self.feeds[batch.topic], _Desk(self, batch)
+        for record in batch.records:
+            try:
+                desk.follow(feed, record, feed.decode(record.value))
+            except Poison as error:
+                batch.dead_letter(record, error)
+        desk.close()
+
+    def findings(self, batch: Batch) -> None:
+        """Raise what others have found, with parameters from this partition's rows."""
+        desk, decode = _Desk(self, batch), self.decode_finding
+        for record in batch.records:
+            try:
+                finding = decode(record.value)
+                _check_key(record, finding.key)
+                desk.raise_event(record, finding)
+            except Poison as error:
+                batch.dead_letter(record, error)
+        desk.close()
+
+    def encoder(self, queue: str) -> tuple[str, Callable[[Event], bytes]]:
+        """(topic, encoder) of a queue."""
+        found = self.encoders.get(queue)
+        if found is None:
+            topic = f"queue.{queue}"
+            found = self.encoders[queue] = topic, self.codec.encoder(topic, Event)
+        return found
+
+
+class _Desk:
+    """One chunk's work: its rows, decoded and encoded at most once, and its counts."""
+
+    def __init__(self, events: Events, batch: Batch) -> None:
+        self._events = events
+        self._batch = batch
+        self._router = events.router()
+        self._rows: dict[bytes, ObjectRow[Any] | None] = {}
+        self._changed: dict[bytes, ObjectRow[Any]] = {}
+        raw = batch.rows.get(count_key(batch.topic))
+        self._known = CountRow(next_offset=0, counts={}) if raw is None else events.decode_counts(raw)
+        self._counts: Counter[str] = Counter()
+
+    def follow(self, feed: _Feed, record: Record, change: Any) -> None:
+        """Take over the object's new state and raise its events; an older or repeated revision does nothing."""
+        subject = change.subject
+        _check_key(record, _routing_key(feed.kind, subject))
+        key = object_key(feed.kind, subject.id)
+        before = self._row(feed.row, key)
+        row = follow(before, change.revision, change.current)
+        if row is None:
+            return
+        self._rows[key] = self._changed[key] = row
+        skipped = row.gaps - (0 if before is None else before.gaps)
+        if skipped:
+            self._count(record, f"gaps {feed.kind}", skipped)
+        for finding in detect(feed.kind, change, None if before is None else before.current, self._router.registered):
+            self.raise_event(record, finding)
+
+    def raise_event(self, record: Record, finding: Finding) -> None:
+        """Enrich, route and emit one finding."""
+        routed = self._router.route(finding, self._look_up, _traceparent(record))
+        if not routed.dispatches:
+            self._count(record, f"{'withheld' if routed.withheld else 'unrouted'} {finding.type}")
+            return
+        self._count(record, f"raised {finding.type}")
+        key = finding.key
+        for dispatch in routed.dispatches:
+            headers = event_headers(dispatch.event)
+            for queue in dispatch.queues:
+                topic, encode = self._events.encoder(queue)
+                self._batch.emit(topic, key=key, value=encode(dispatch.event), headers=headers)
+
+    def close(self) -> None:
+        """Put the rows. The counts go first: rows become durable in this order, and after a crash between them the
+        records come again, are no news to the objects' rows, and could not be counted any more."""
+        if self._counts:
+            next_offset = self._batch.records[-1].offset + 1
+            counts = CountRow(next_offset=next_offset, counts=dict(self._counts + Counter(self._known.counts)))
+            self._batch.rows.put(count_key(self._batch.topic), encode_row(counts))
+            gaps = {name: count for name, count in self._counts.items() if name.startswith("gaps ")}
+            if gaps:
+                log.warning(
+                    "events.revisions_missing", topic=self._batch.topic, partition=self._batch.partition, **gaps
+                )
+        for key, row in self._changed.items():
+            self._batch.rows.put(key, encode_row(row))
+
+    def _count(self, record: Record, name: str, number: int = 1) -> None:
+        if record.offset >= self._known.next_offset:
+            self._counts[name] += number
+
+    def _row(self, decode: Callable[[bytes], ObjectRow[Any]], key: bytes) -> ObjectRow[Any] | None:
+        try:
+            return self._rows[key]
+        except KeyError:
+            raw = self._batch.rows.get(key)
+            row = self._rows[key] = None if raw is None else decode(raw)
+            return row
+
+    def _look_up(self, kind: str, id: str) -> object | None:
+        if kind in READ_WHOLE:
+            return self._events.catalogue.get(kind, id)
+        row = self._row(self._events.row_decoders[kind], object_key(kind, id))
+        return None if row is None else row.current
+
+
+def totals(rows: Iterable[tuple[bytes, bytes]]) -> Counter[str]:
+    """Sum of the count rows among ``rows`` (key, value): ``raised <type>``, ``unrouted <type>``, ``withheld <type>``,
+    ``gaps <kind>``. Give it the rows of all partitions, each partition's latest ones."""
+    decode = row_decoder(CountRow)
+    found: Counter[str] = Counter()
+    for key, value in rows:
+        if key.startswith(count_key("")):
+            found.update(decode(value).counts)
+    return found
+
+
+def _routing_key(kind: Kind, subject: Any) -> str:
+    """What a record of this kind has to be keyed by: the account, so that joins are local; bill runs by themselves."""
+    key: str = subject.id if kind in (Kind.ACCOUNT, Kind.BILL_RUN) else subject.account_id
+    return key
+
+
+def _check_key(record: Record, expected: str) -> None:
+    if record.key != expected.encode():
+        raise Poison("wrong_key", f"the key is {record.key!r}, for this record it must be {expected!r}")
+
+
+def _traceparent(record: Record) -> str | None:
+    for name, value in record.headers or ():
+        if name == TRACEPARENT and value is not None:
+            return value.decode("ascii", "replace")
+    return None

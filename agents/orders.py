@@ -1,0 +1,97 @@
+"""Annotates plan change requests with what the account's rows say, and passes them on to the service's partition.
+
+Runs in the events app: account, service and plan of an account are in the rows of its partition. What is found is a
+statement and no decision: the service's partition alone decides, remembers and replies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from streams.codec import Codec
+from streams.codec.rows import object_row_decoder
+from streams.core.errors import Poison
+from streams.core.messages import Request, ValidatedRequest
+from streams.core.midnight import zone_names
+from streams.core.objects import Account, Service, ServicePlan
+from streams.core.rows import Kind, ObjectRow, object_key
+from streams.kafka.chunks import Batch, Record
+from streams.kafka.runtime import Runtime
+
+REQUESTS = "plan-change.requests"
+VALIDATED = "plan-change.validated"
+
+
+class Ports(Protocol):
+    """What this agent needs of the outside."""
+
+    @property
+    def codec(self) -> Codec: ...
+
+
+def attach(runtime: Runtime, ports: Ports) -> None:
+    """Register the validator of plan change requests with the events app's ``runtime``."""
+    runtime.agent("orders", topics=[REQUESTS], handler=Orders(ports).requests)
+
+
+class Orders:
+    """The handler; it only reads rows."""
+
+    def __init__(self, ports: Ports) -> None:
+        self._decode = ports.codec.decoder(Request)
+        self._encode = ports.codec.encoder(VALIDATED, ValidatedRequest)
+        self._account = object_row_decoder(Account)
+        self._service = object_row_decoder(Service)
+        self._plan = object_row_decoder(ServicePlan)
+
+    def requests(self, batch: Batch) -> None:
+        """Annotate every request of the chunk; one that cannot be read becomes a dead letter."""
+        for record in batch.records:
+            try:
+                request = self._decode(record.value)
+                _check_key(record, request)
+                value = self._encode(self._annotated(batch, request))
+                batch.emit(VALIDATED, key=request.service_id, value=value)
+            except Poison as error:
+                batch.dead_letter(record, error)
+
+    def _annotated(self, batch: Batch, request: Request) -> ValidatedRequest:
+        account = _current(batch, self._account, Kind.ACCOUNT, request.account_id)
+        service = _current(batch, self._service, Kind.SERVICE, request.service_id)
+        plan = _current(batch, self._plan, Kind.SERVICE_PLAN, request.service_id)
+        reasons = []
+        if account is None:
+            reasons.append("account_unknown")
+        elif account.zone not in zone_names():
+            reasons.append("zone_unknown")
+        if service is None:
+            reasons.append("service_unknown")
+        elif service.account_id != request.account_id:
+            reasons.append("service_of_another_account")
+        return ValidatedRequest(
+            request=request,
+            valid=not reasons,
+            reasons=tuple(reasons),
+            zone=None if account is None else account.zone,
+            billing_day=None if account is None else account.billing_day,
+            account_status=None if account is None else account.status,
+            service_state=None if service is None else service.state,
+            rate_plan_id=None if plan is None else plan.rate_plan_id,
+            product_id=None if plan is None else plan.product_id,
+            memberships=() if plan is None else plan.memberships,
+            options_held=() if plan is None else plan.options,
+            plan_change_id=None if plan is None else plan.change_id,
+        )
+
+
+def _current(batch: Batch, decode: Callable[[bytes], ObjectRow[Any]], kind: Kind, id: str) -> Any:
+    raw = batch.rows.get(object_key(kind, id))
+    return None if raw is None else decode(raw).current
+
+
+def _check_key(record: Record, request: Request) -> None:
+    if record.key != request.account_id.encode():
+        raise Poison(
+            "wrong_key", f"the key is {record.key!r}, it must be the account {request.account_id!r}"
+        )

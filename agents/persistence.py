@@ -1,0 +1,165 @@
+"""The persister: sealed outcomes go into the billing store, and what it has committed comes out as acknowledgements.
+
+Per chunk: decode → one transaction off the loop → acknowledgements, after COMMIT. The billing store is the state of
+this app, so it keeps no rows in Kafka; a chunk that is handled twice writes nothing twice and acknowledges the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol, TypeVar
+
+import structlog
+
+from streams.codec import Codec
+from streams.core.errors import Poison
+from streams.core.messages import Acknowledgement, ExecutionResult, Settlement, SettlementKind
+from streams.core.objects import ServicePlanChange
+from streams.kafka.chunks import Batch, Record
+from streams.kafka.runtime import Runtime
+from streams.ports import Clock
+from streams.settings import ClockMode
+from streams.sinks.billing import BillingStore, Fence, Released
+
+OUTCOMES = "plan-change.outcomes"
+SETTLEMENTS = "plan-change.settlements"
+TICKS = "clock.ticks"
+ACKNOWLEDGEMENTS = "plan-change.acknowledgements"
+SERVICE_PLANS = "billing.service-plan"
+
+T = TypeVar("T")
+Answer = TypeVar("Answer")
+
+log = structlog.get_logger(__name__)
+
+
+class Ports(Protocol):
+    """What the persister needs of the outside; the billing store's tables exist already."""
+
+    @property
+    def codec(self) -> Codec: ...
+
+    @property
+    def billing_store(self) -> BillingStore: ...
+
+    @property
+    def clock(self) -> Clock: ...
+
+
+def attach(runtime: Runtime, ports: Ports) -> None:
+    """Register the agents of outcomes, settlements and ticks with ``runtime``."""
+    persister = Persister(ports, group=runtime.group, virtual=runtime.settings.clock is ClockMode.VIRTUAL)
+    runtime.agent("outcomes", topics=[OUTCOMES], handler=persister.outcomes)
+    runtime.agent("settlements", topics=[SETTLEMENTS], handler=persister.settlements)
+    runtime.agent("ticks", topics=[TICKS], handler=persister.ticks)
+
+
+@dataclass(slots=True)
+class _Held:
+    """The fence of a partition, for as long as its lane lives (a lane has one memory from its opening to its end)."""
+
+    memory: dict[str, Any]
+    fence: Fence
+
+
+class Persister:
+    """The handlers; SQL runs in threads of its own, so that no other partition waits for the database."""
+
+    def __init__(self, ports: Ports, *, group: str, virtual: bool) -> None:
+        self._store = ports.billing_store
+        self._clock = ports.clock
+        self._group = group
+        self._virtual = virtual
+        self._fences: dict[int, _Held] = {}
+        self._threads = ThreadPoolExecutor(max_workers=self._store.parallel, thread_name_prefix="billing-store")
+        self._decode_result = ports.codec.decoder(ExecutionResult)
+        self._decode_settlement = ports.codec.decoder(Settlement)
+        self._encode_acknowledgement = ports.codec.encoder(ACKNOWLEDGEMENTS, Acknowledgement)
+        self._encode_plan = ports.codec.encoder(SERVICE_PLANS, ServicePlanChange)
+
+    def ticks(self, batch: Batch) -> None:
+        """Nothing to do: the runtime has taken the time from them, and it dates the commits of virtual nights."""
+
+    async def outcomes(self, batch: Batch) -> None:
+        """Persist a chunk of results in one transaction."""
+        records, results = _decoded(batch, self._decode_result)
+        now = self._now(batch, [result.finished_at for result in results])
+
+        def persist() -> list[Acknowledgement | Poison | None]:
+            return self._store.persist(results, now=now, fence=self._fence(batch))
+
+        answers = await self._off_the_loop(persist)
+        for record, answer in zip(records, answers, strict=True):
+            if answer is not None:
+                self._emit(batch, record, answer)
+
+    async def settlements(self, batch: Batch) -> None:
+        """Close and release a chunk of changes; what a release makes true is published before it is acknowledged."""
+        records, settlements = _decoded(batch, self._decode_settlement)
+        now = self._now(batch, [settlement.sent_at for settlement in settlements])
+
+        def settle() -> list[Acknowledgement | Released | Poison]:
+            fence = self._fence(batch)
+            closes = [one for one in settlements if one.kind is SettlementKind.CLOSE]
+            releases = [one for one in settlements if one.kind is SettlementKind.RELEASE]
+            closed = iter(self._store.close(closes, now=now, fence=fence) if closes else ())
+            released = iter(self._store.release(releases, now=now, fence=fence) if releases else ())
+            return [next(closed if one.kind is SettlementKind.CLOSE else released) for one in settlements]
+
+        for record, answer in zip(records, await self._off_the_loop(settle), strict=True):
+            if isinstance(answer, Released):
+                change = answer.change
+                batch.emit(SERVICE_PLANS, key=change.subject.account_id, value=self._encode_plan(change))
+                answer = answer.acknowledgement
+            self._emit(batch, record, answer)
+
+    def _emit(self, batch: Batch, record: Record, answer: Acknowledgement | Poison) -> None:
+        if isinstance(answer, Poison):
+            log.warning("billing_store.refused", reason=answer.reason, detail=answer.detail, offset=record.offset)
+            batch.dead_letter(record, answer)
+        else:
+            batch.emit(ACKNOWLEDGEMENTS, key=answer.service_id, value=self._encode_acknowledgement(answer))
+
+    async def _off_the_loop(self, work: Callable[[], Answer]) -> Answer:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+    def _now(self, batch: Batch, seen: Sequence[datetime]) -> Callable[[], datetime]:
+        """The clock that dates commits.
+
+        A virtual night has no other time than its ticks; one may still be on its way here when what it caused has
+        arrived, so the newest instant in the messages counts too.
+        """
+        if not self._virtual:
+            return self._clock.now
+        known = [*seen, *(() if batch.now is None else (batch.now,))]
+        return lambda: max(known)
+
+    def _fence(self, batch: Batch) -> Fence:
+        """The right to write for this partition, taken once per opening of it.
+
+        Not once per chunk: a process that was stopped for long and goes on would shut out the one that has taken over.
+        """
+        held = self._fences.get(batch.partition)
+        if held is None or held.memory is not batch.memory:
+            held = _Held(batch.memory, self._store.take_fence(self._group, batch.partition))
+            self._fences[batch.partition] = held
+        return held.fence
+
+
+def _decoded(batch: Batch, decode: Callable[[bytes | None], T]) -> tuple[list[Record], list[T]]:
+    """The records that can be read, and what they say; the others are put aside."""
+    records: list[Record] = []
+    messages: list[T] = []
+    for record in batch.records:
+        try:
+            message = decode(record.value)
+        except Poison as poison:
+            batch.dead_letter(record, poison)
+        else:
+            records.append(record)
+            messages.append(message)
+    return records, messages

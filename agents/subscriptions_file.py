@@ -1,0 +1,99 @@
+"""A file of subscriptions: ``[[subscription]]`` tables in TOML, read strictly, checked before any is saved."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from streams.core.errors import Misconfigured
+from streams.core.events import text
+from streams.core.subscription_rules import Known, problems
+from streams.core.subscriptions import Forward, Subscription, Webhook, succeed
+
+#: What the person does not write: identity and version are derived when a subscription is saved.
+_DERIVED: Final = ("id", "version", "created_at")
+_FIELDS: Final = tuple(field.name for field in fields(Subscription) if field.name not in _DERIVED)
+_ACTIONS: Final = {"webhook": Webhook, "forward": Forward}
+
+
+def read_subscriptions(
+    path: Path,
+    known: Known,
+    existing: Mapping[str, Subscription],
+    now: datetime,
+    secret_problem: Callable[[str], str | None],
+) -> dict[str, Subscription]:
+    """The subscriptions of a file by name, each as the next version of the existing one (the same if nothing differs).
+
+    ``secret_problem`` says why a reference cannot be used, or None. Raises :class:`Misconfigured` with every problem of
+    the file.
+    """
+    found: list[str] = []
+    wanted: dict[str, Subscription] = {}
+    for number, table in enumerate(_tables(path), 1):
+        name = table.get("name", f"number {number}")
+        try:
+            subscription = _subscription(table, now)
+        except Misconfigured as error:
+            found.append(f"subscription {name}: {error}")
+            continue
+        if subscription.name in wanted:
+            found.append(f"subscription {name}: the name is used twice; the last one would silently win")
+        before = existing.get(subscription.name)
+        wrong = problems(subscription, known, existing=before)
+        if subscription.webhook is not None:
+            references = (subscription.webhook.secret_ref, subscription.webhook.previous_secret_ref)
+            wrong += [problem for one in references if one is not None and (problem := secret_problem(one)) is not None]
+        found.extend(f"subscription {name}: {problem}" for problem in dict.fromkeys(wrong))
+        wanted[subscription.name] = succeed(before, subscription)
+    if found:
+        raise Misconfigured(f"{path}: nothing was saved.\n" + "\n".join(f"  {problem}" for problem in found))
+    return wanted
+
+
+def _tables(path: Path) -> list[dict[str, Any]]:
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"), parse_float=Decimal)
+    except OSError as error:
+        raise Misconfigured(f"{path} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise Misconfigured(f"{path} is not TOML: {error}") from error
+    tables = document.get("subscription")
+    if set(document) != {"subscription"} or not isinstance(tables, list) or not tables:
+        raise Misconfigured(
+            f"{path}: a file of subscriptions has [[subscription]] tables, at least one, and nothing else"
+        )
+    return tables
+
+
+def _subscription(table: dict[str, Any], now: datetime) -> Subscription:
+    _no_strangers(table, _FIELDS, "")
+    for name, cls in _ACTIONS.items():
+        if isinstance(table.get(name), dict):
+            _no_strangers(table[name], tuple(field.name for field in fields(cls)), f"{name}.")
+    compared = table.get("filter", {})
+    if not isinstance(compared, dict):
+        raise Misconfigured("filter is a table of field = value, or field = [values]")
+    texts = {
+        name: [text(value) for value in (values if isinstance(values, list) else [values])]
+        for name, values in compared.items()
+    }
+    try:
+        return msgspec.convert({**table, "filter": texts, "id": "", "version": 0, "created_at": now}, Subscription)
+    except msgspec.ValidationError as error:
+        raise Misconfigured(str(error)) from error
+
+
+def _no_strangers(table: Mapping[str, Any], known: tuple[str, ...], prefix: str) -> None:
+    for key in table:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1) or known
+            raise Misconfigured(f"there is no field {prefix}{key}; did you mean {', '.join(near)}?")

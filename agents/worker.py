@@ -1,0 +1,148 @@
+"""Puts workers together: which agents run in which app, and what they get of the outside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+import structlog
+from confluent_kafka.admin import AdminClient
+
+from agents import delivery, dispatch, events, execution, hooks, orders, persistence, plan_changes
+from streams.codec import Codec, Registry, wait_for_registry
+from streams.core.clock import Tick
+from streams.core.errors import Misconfigured
+from streams.core.hooks import HookRegistry
+from streams.core.matrix import MatrixElement
+from streams.core.objects import BillRunChange, Product, RatePlan
+from streams.core.routing import Route
+from streams.core.subscriptions import Subscription
+from streams.kafka.catalogue import Catalogue, Source, patiently
+from streams.kafka.manifest import QUEUE_PREFIX, Manifest, managed
+from streams.kafka.runtime import Runtime
+from streams.settings import Settings
+from streams.sinks.billing import BillingStore, SqlBillingStore
+
+#: A registry that is down at the start is waited for this long; then the supervisor starts the worker anew.
+REGISTRY_TIMEOUT_S = 3600.0
+
+log = structlog.get_logger(__name__)
+
+
+class WallClock:
+    """The machine's clock, for what must not follow business time."""
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ports:
+    """What the agents of a worker get; a worker opens only what its agents ask for."""
+
+    codec: Codec
+    catalogue: Catalogue
+    queues: Collection[str]
+    hooks: HookRegistry
+    clock: WallClock = field(default_factory=WallClock)
+    store: BillingStore | None = None
+
+    @property
+    def billing_store(self) -> BillingStore:
+        if self.store is None:
+            raise Misconfigured("this worker was built without a billing store")
+        return self.store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Worker:
+    """One kind of worker: its agents, and the kinds of catalogue objects that they look up."""
+
+    about: str
+    attach: tuple[Callable[[Runtime, Any], None], ...]
+    catalogue: tuple[str, ...] = ()
+    billing_store: bool = False
+
+
+WORKERS = {
+    "events": Worker(
+        about="object changes and findings → events in queues; checks plan change requests against the account",
+        attach=(events.attach, orders.attach),
+        catalogue=("product", "rate_plan", "bill_run", "route", "subscription"),
+    ),
+    "plan-changes": Worker(
+        about="decides, starts, closes and releases rate plan changes",
+        attach=(plan_changes.attach,),
+        catalogue=("matrix_element",),
+    ),
+    "execution": Worker(about="runs hooks and core logic, seals outcomes", attach=(execution.attach,)),
+    "persistence": Worker(
+        about="writes sealed outcomes into the billing store", attach=(persistence.attach,), billing_store=True
+    ),
+    "delivery": Worker(
+        about="keeps what subscribers still have to get", attach=(delivery.attach,), catalogue=("subscription",)
+    ),
+    "dispatch": Worker(about="sends webhooks and forwards", attach=(dispatch.attach,), catalogue=("subscription",)),
+}
+
+
+def build(settings: Settings, name: str, *, instance: str = "1", health_port: int | None = None) -> Runtime:
+    """A worker, ready to run; waits for registry and broker. Raises Misconfigured with the remedy."""
+    worker = WORKERS.get(name)
+    if worker is None:
+        raise Misconfigured(f"no worker called {name!r}; there are: {', '.join(WORKERS)}")
+    manifest = Manifest.load()
+    registry = Registry(settings.schema_registry_url)
+    wait_for_registry(registry, REGISTRY_TIMEOUT_S, lambda text: log.warning("worker.waits_for_registry", what=text))
+    codec = Codec(registry)
+    catalogue = Catalogue(settings.kafka(), [_source(kind, codec) for kind in worker.catalogue])
+    if worker.catalogue:
+        patiently(catalogue.start)
+    store = None
+    if worker.billing_store:
+        store = SqlBillingStore(settings.billing_store_url)
+        patiently(store.migrate)
+    runtime = Runtime(
+        settings,
+        name,
+        instance=instance,
+        read_tick=partial(codec.decode, cls=Tick),
+        stateful=manifest.groups[name].store,
+        health_port=health_port,
+    )
+    ports = Ports(
+        codec=codec,
+        catalogue=catalogue,
+        queues=_queues(settings, manifest),
+        hooks=hooks.load(settings.hooks),
+        store=store,
+    )
+    for attach in worker.attach:
+        attach(runtime, ports)
+    return runtime
+
+
+def _queues(settings: Settings, manifest: Manifest) -> frozenset[str]:
+    """Names of the queues on the cluster; a queue made later is seen at the next start."""
+    found: list[str] = []
+    patiently(lambda: found.extend(AdminClient(settings.kafka()).list_topics(timeout=10.0).topics))
+    wanted = managed(manifest, found).queues
+    return frozenset(name for name in wanted if QUEUE_PREFIX + name in found)
+
+
+def _source(kind: str, codec: Codec) -> Source:
+    topic, cls = {
+        "product": ("catalog.product", Product),
+        "rate_plan": ("catalog.rate-plan", RatePlan),
+        "bill_run": ("billing.bill-run", BillRunChange),
+        "matrix_element": ("catalog.matrix-element", MatrixElement),
+        "route": ("config.routes", Route),
+        "subscription": ("config.subscriptions", Subscription),
+    }[kind]
+    read: Callable[[bytes], Any] = codec.decoder(cls)
+    if cls is BillRunChange:
+        return Source(kind=kind, topic=topic, decode=lambda value: read(value).current)
+    return Source(kind=kind, topic=topic, decode=read)

@@ -1,0 +1,93 @@
+"""The command itself: help, exit codes, one clear line for an error."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+import typer
+from typer.core import TyperGroup
+
+from agents.cli.main import COMMANDS, app
+from tests.cli.curfew import Curfew
+
+GROUP = typer.main.get_command(app)
+assert isinstance(GROUP, TyperGroup)
+NAMES = GROUP.list_commands(typer.Context(GROUP))
+
+
+def test_help_lists_the_commands_without_importing_them() -> None:
+    """Shell completion and --help must not wait for the Kafka client and the database's libraries."""
+    program = (
+        "import sys\nfrom agents.cli.main import main\n"
+        "try: main(['--help'])\nexcept SystemExit: pass\n"
+        "heavy = {'confluent_kafka', 'sqlalchemy', 'fastavro', 'pydantic'}\n"
+        "print(*heavy.intersection(sys.modules), file=sys.stderr)"
+    )
+
+    finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert finished.stderr.strip() == ""
+    assert all(name in finished.stdout for name in NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_command_can_be_loaded_and_explains_itself(name: str, offline: Curfew) -> None:
+    """A module with an import error would otherwise be found by the first user."""
+    finished = offline(name, "--help")
+
+    assert finished.code == 0
+    assert "Usage: curfew" in finished.out
+
+
+@pytest.mark.parametrize("name", ["topics", "schemas", "queues", "produce", "consume", "lag"])
+def test_every_command_has_an_example(name: str) -> None:
+    """People read the example, not the options."""
+    assert isinstance(GROUP, TyperGroup)
+    command = GROUP.get_command(typer.Context(GROUP), name)
+    commands = list(command.commands.values()) if isinstance(command, TyperGroup) else [command]
+
+    assert [one.name for one in commands if "Example: curfew" not in (one.help or "")] == []
+
+
+def test_the_list_has_no_two_commands_of_one_name_and_no_empty_line() -> None:
+    """The list is written by hand."""
+    assert all(line.endswith(".") for _, line in COMMANDS.values())
+
+
+def test_wrong_usage_is_2(offline: Curfew) -> None:
+    """Exit code 1 is for what may be right tomorrow."""
+    assert offline("nonsense").code == 2
+    assert offline("topics", "diff", "--nonsense").code == 2
+    assert offline("consume", "x", "-o", "yesterday").code == 2
+
+
+def test_no_broker_is_one_line_and_1(offline: Curfew, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No stack trace at a machine that is off; the line names the setting."""
+    monkeypatch.setattr("streams.kafka.admin.REQUEST_TIMEOUT_S", 0.5)
+
+    finished = offline("topics", "diff")
+
+    assert finished.code == 1
+    assert finished.out == ""
+    assert finished.err.startswith("error: no Kafka broker answers")
+    assert finished.err.count("\n") == 1
+
+
+def test_debug_shows_the_stack_trace(offline: Curfew, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the person who has to find a bug."""
+    monkeypatch.setattr("streams.kafka.admin.REQUEST_TIMEOUT_S", 0.5)
+
+    assert "Traceback" in offline("--debug", "topics", "diff").err
+
+
+def test_the_manifest_can_be_listed_without_a_cluster(offline: Curfew) -> None:
+    """As JSON for programs; as a table in which whole names can be searched for."""
+    listed = json.loads(offline("topics", "list", "-f", "json").out)
+
+    assert {"topic": "clock.ticks", "writer": "clock"}.items() <= next(
+        row for row in listed if row["topic"] == "clock.ticks"
+    ).items()
+    assert "plan-change.acknowledgements" in offline("topics", "list").out
