@@ -1,15 +1,18 @@
-"""Settings, read once per process: flag > environment (``CURFEW_…``) > ``curfew.toml`` > default.
+"""Settings, read once per process: flag > environment (``CURFEW_…``) > ``curfew.toml`` > running dev stack > default.
 
 Secrets are :class:`pydantic.SecretStr`, so neither a log line nor a traceback can show them.
 """
 
 from __future__ import annotations
 
+import json
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field, SecretStr
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 
@@ -18,6 +21,24 @@ class ClockMode(StrEnum):
 
     WALL = "wall"
     VIRTUAL = "virtual"
+
+
+class DevStackSource(PydanticBaseSettingsSource):
+    """Addresses of the stack that ``curfew dev start`` runs in this directory; its ports may be any free ones."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        return None, field_name, False  # everything comes at once, from __call__
+
+    def __call__(self) -> dict[str, Any]:
+        parent = Path(os.environ.get("CURFEW_DATA_DIR", ".curfew"))
+        try:
+            state = json.loads((parent / "dev" / "state.json").read_bytes())
+            os.kill(state["pid"], 0)
+        except (OSError, ValueError, KeyError):
+            return {}
+        if state.get("status") != "ready":
+            return {}
+        return {name: state[name] for name in ("bootstrap_servers", "schema_registry_url") if state.get(name)}
 
 
 class Settings(BaseSettings):
@@ -61,4 +82,4 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls), DevStackSource(settings_cls)
