@@ -122,8 +122,8 @@ def _run(task: Task, handle: Callable[[Any], None], began: Callable[[], float]) 
     runtime.agent("bench", topics=[task.source], handler=handle)
 
     async def watch() -> None:
-        while runtime.counters.records < task.records or not runtime.idle:
-            await asyncio.sleep(0.001)
+        while runtime.counters.records < task.records or not runtime.idle:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)  # outside of the hot path: an event would have to be set in it
         say(runtime.counters.records, time.perf_counter() - began())
         runtime.stop()
 
@@ -137,9 +137,7 @@ def _runtime(task: Task) -> Any:
 
     settings = Settings(bootstrap_servers=task.servers, data_dir=Path(task.directory), log_level="warning")
     configure_logging(settings)
-    return Runtime(
-        settings, "bench", group=task.group, changelog=task.changelog, memory_store=task.store == "memory"
-    )
+    return Runtime(settings, "bench", group=task.group, changelog=task.changelog, memory_store=task.store == "memory")
 
 
 def recovery_curfew(task: Task) -> None:
@@ -172,7 +170,8 @@ def _stock(task: Task, **conf: Any) -> Any:
         task.group, broker=f"kafka://{task.servers}", topic_partitions=4, web_enabled=False, topic_disable_leader=True,
         key_serializer="raw", value_serializer="raw", consumer_auto_offset_reset="earliest",
         broker_max_poll_records=5_000, stream_buffer_maxsize=4_096, consumer_max_fetch_size=4 << 20,
-        producer_compression_type="lz4", producer_acks=-1, worker_redirect_stdouts=False, datadir=task.directory, **conf,
+        producer_compression_type="lz4", producer_acks=-1, worker_redirect_stdouts=False,
+        datadir=task.directory, **conf,
     )  # fmt: skip
 
 

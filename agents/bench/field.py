@@ -15,7 +15,8 @@ from uuid import uuid4
 
 import msgspec
 from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 
 from agents.bench import record
 from agents.bench.contenders import PRODUCER, Task
