@@ -19,7 +19,7 @@ from streams.core.events import Event
 from streams.core.subscriptions import Subscription
 from streams.kafka.chunks import Batch
 from streams.kafka.runtime import Runtime
-from streams.sinks.secrets import DEFAULT_ALLOWED, Secrets
+from streams.sinks.secrets import Secrets
 from streams.sinks.webhook import Exchange, WebhookSender
 
 #: A chunk whose endpoint is slow ends after this and one time-out; the rest of it is postponed. Without it, 256 units
@@ -33,10 +33,10 @@ def attach(runtime: Runtime, ports: Ports) -> None:
     """Register the dispatcher with ``runtime``."""
     settings = runtime.settings
     sender = WebhookSender(
-        secrets=Secrets(getattr(settings, "webhook_secrets", DEFAULT_ALLOWED)),
+        secrets=Secrets(settings.webhook_secrets),
         clock=ports.clock,
         development=settings.environment == "development",
-        networks=getattr(settings, "webhook_allow_networks", ()),
+        networks=settings.webhook_allow_networks,
     )
     dispatcher = Dispatcher(ports, sender)
     runtime.agent("dispatch", topics=[ATTEMPTS], handler=dispatcher.handle)

@@ -36,6 +36,7 @@ from streams.core.objects import (
 )
 from streams.core.routing import Route, Router
 from streams.core.rows import CountRow, Kind, ObjectRow, count_key, follow, object_key
+from streams.core.subscription_filter import asked
 from streams.kafka.chunks import Batch, Record
 from streams.kafka.runtime import Runtime
 
@@ -101,7 +102,8 @@ class LiveRouter:
         versions = self._catalogue.version("route"), self._catalogue.version("subscription")
         if versions != self._versions:
             routes = [self._existing(route) for route in self._catalogue.all("route").values()]
-            self._router = Router(routes, self._catalogue.all("subscription").values())
+            subscriptions = self._catalogue.all("subscription").values()
+            self._router = Router(routes, [asked(one) for one in subscriptions])
             self._versions = versions
         return self._router
 

@@ -58,6 +58,12 @@ class Settings(BaseSettings):
     )
     clock: ClockMode = Field(default=ClockMode.WALL, description="wall, or virtual for demo and tests")
     environment: str = Field(default="development", description="development allows http and loopback webhooks")
+    webhook_secrets: tuple[str, ...] = Field(
+        default=("env:CURFEW_SECRET_*",), description="references of secrets that subscriptions may name, as patterns"
+    )
+    webhook_allow_networks: tuple[str, ...] = Field(
+        default=(), description="private networks (CIDR) that subscriptions may send to in production"
+    )
     hooks: tuple[str, ...] = Field(default=(), description="hooks of rate plan changes, each as package.module:name")
     log_level: str = Field(default="info", description="debug, info, warning or error")
     log_format: str = Field(default="console", description="console or json")

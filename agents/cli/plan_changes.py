@@ -242,9 +242,7 @@ def _send(request: Request, wait: bool, timeout: float, style: TableOrJson) -> N
         return
     reply = replies.wait_for(request, timeout)
     if reply is None:
-        note(
-            f"no reply within {timeout:g} s: is `curfew up` running? Ask again with --request-id {request.request_id}"
-        )
+        note(f"no reply within {timeout:g} s: is `curfew up` running? Ask again with --request-id {request.request_id}")
         raise typer.Exit(Exit.FAILURE)
     show([_reply_row(reply)], style, columns=("accepted", "state", "reasons", "revision", "start_at", "deadline_at"))
     if not reply.accepted:

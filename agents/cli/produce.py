@@ -40,19 +40,21 @@ def produce(
     target = Manifest.load().topic(topic)
     codec = Codec(Registry(settings.schema_registry_url))
     sender = None if dry_run else _Sender(settings.kafka(), target)
-    read, bad = 0, 0
-    for number, record in _records(sys.stdin, target, codec):
-        if isinstance(record, Outgoing):
-            read += 1
-            if sender is not None:
-                sender.send(record)
-            continue
-        bad += 1
-        note(f"line {number}: {record}")
-        if not skip_bad:
-            break
-    sent = sender.finish() if sender is not None else 0
-    note(f"{read} lines are good; nothing was sent (--dry-run)" if dry_run else f"{sent} records sent to {topic}")
+    read, bad, sent = 0, 0, 0
+    try:
+        for number, record in _records(sys.stdin, target, codec):
+            if isinstance(record, Outgoing):
+                read += 1
+                if sender is not None:
+                    sender.send(record)
+                continue
+            bad += 1
+            note(f"line {number}: {record}")
+            if not skip_bad:
+                break
+    finally:  # also when Ctrl-C or a broken registry ends it: what was accepted is sent, and counted
+        sent = sender.finish() if sender is not None else 0
+        note(f"{read} lines are good; nothing was sent (--dry-run)" if dry_run else f"{sent} records sent to {topic}")
     if bad or (sent < read and not dry_run):
         raise typer.Exit(Exit.FAILURE)
 

@@ -6,7 +6,7 @@ import typer
 
 from agents.cli.output import Exit, TableOrJson, TableOrJsonOption, note, show
 from streams.codec import LocalSchemas, Registry
-from streams.codec.registration import Finding, Standing, check, register_all
+from streams.codec.registration import Finding, Standing, check_all, register
 from streams.codec.released import changed, release
 from streams.core.errors import Misconfigured
 from streams.kafka import admin as kafka_admin
@@ -23,7 +23,7 @@ def check_schemas(style: TableOrJsonOption = TableOrJson.TABLE) -> None:
     Example: curfew schemas check -f json
     """
     registry, schemas = Registry(Settings().schema_registry_url), LocalSchemas()
-    findings = [check(registry, subject, name, schemas) for subject, name in _subjects().items()]
+    findings = check_all(registry, _subjects(), schemas)
     _show(findings, style)
     if any(one.standing is Standing.INCOMPATIBLE for one in findings):
         raise typer.Exit(Exit.LIMIT)
@@ -36,13 +36,12 @@ def apply_schemas(style: TableOrJsonOption = TableOrJson.TABLE) -> None:
     Example: curfew schemas apply
     """
     registry, schemas = Registry(Settings().schema_registry_url), LocalSchemas()
-    subjects = _subjects()
-    findings = [check(registry, subject, name, schemas) for subject, name in subjects.items()]
+    findings = check_all(registry, _subjects(), schemas)
     _show(findings, style)
     if any(one.standing is Standing.INCOMPATIBLE for one in findings):
         note("nothing was registered: correct the incompatible schemas first")
         raise typer.Exit(Exit.LIMIT)
-    register_all(registry, subjects, schemas)
+    register(registry, findings, schemas)
     todo = sum(one.standing is not Standing.UNCHANGED for one in findings)
     note(f"{todo} of {len(findings)} subjects got a schema")
 

@@ -26,7 +26,7 @@ from streams.core.subscriptions import Subscription
 from streams.kafka import admin as kafka_admin
 from streams.kafka.manifest import Manifest, managed
 from streams.settings import Settings
-from streams.sinks.secrets import DEFAULT_ALLOWED, SecretError, Secrets
+from streams.sinks.secrets import SecretError, Secrets
 from streams.sinks.webhook import Exchange, WebhookSender
 
 TOPIC = "config.subscriptions"
@@ -161,7 +161,7 @@ async def _try(subscription: Subscription, event: Event) -> Exchange:
         secrets=_secrets(settings),
         clock=_WallClock(),
         development=settings.environment == "development",
-        networks=getattr(settings, "webhook_allow_networks", ()),
+        networks=settings.webhook_allow_networks,
     )
     try:
         return await sender.send(subscription, event.event_id, 1, event)
@@ -170,7 +170,7 @@ async def _try(subscription: Subscription, event: Event) -> Exchange:
 
 
 def _secrets(settings: Settings) -> Secrets:
-    return Secrets(getattr(settings, "webhook_secrets", DEFAULT_ALLOWED))
+    return Secrets(settings.webhook_secrets)
 
 
 def _live() -> dict[str, Subscription]:

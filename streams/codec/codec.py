@@ -46,6 +46,7 @@ class Codec:
         self._encoders: dict[tuple[str, type], Callable[[Any], bytes]] = {}
         self._decoders: dict[type, Callable[[bytes | None], Any]] = {}
         self._writers: dict[int, Parsed] = {}
+        self._datum_writers: dict[tuple[str, str], tuple[bytes, Callable[[Any], Any]]] = {}
 
     def encode(self, topic: str, obj: object) -> bytes:
         """The value for ``topic``; raises Misconfigured when the topic's subject has no such schema, Transient when the
@@ -118,9 +119,13 @@ class Codec:
     def encode_datum(self, topic: str, name: str, datum: Any) -> bytes:
         """For tools: a datum in fastavro's types by the newest schema ``name``; raises ValueError or TypeError."""
         local = self.schemas.newest(name)
+        bound = self._datum_writers.get((topic, name))
+        if bound is None:
+            bound = self._datum_writers[topic, name] = self._prefix(topic, local.raw), name_branches(local.parsed)
+        prefix, named = bound
         out = BytesIO()
-        out.write(self._prefix(topic, local.raw))
-        schemaless_writer(out, local.parsed, name_branches(local.parsed)(datum))
+        out.write(prefix)
+        schemaless_writer(out, local.parsed, named(datum))
         return out.getvalue()
 
     def _prefix(self, topic: str, raw: dict[str, Any]) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -39,11 +39,11 @@ def check(registry: Registry, subject: str, name: str, schemas: LocalSchemas) ->
     def finding(standing: Standing, reasons: tuple[str, ...] = ()) -> Finding:
         return Finding(subject=subject, schema=name, version=newest.version, standing=standing, reasons=reasons)
 
+    if registry.registered(subject, newest.raw):
+        return finding(Standing.UNCHANGED)
     known = registry.versions(subject)
     if not known:
         return finding(Standing.NEW)
-    if registry.registered(subject, newest.raw):
-        return finding(Standing.UNCHANGED)
     ours = [f"version {i}: {text}" for i, old in enumerate(known, 1) for text in field_differences(old, newest.raw)]
     theirs = registry.incompatibilities(subject, newest.raw)
     if ours or theirs:
@@ -51,14 +51,16 @@ def check(registry: Registry, subject: str, name: str, schemas: LocalSchemas) ->
     return finding(Standing.COMPATIBLE)
 
 
-def register_all(registry: Registry, subjects: Mapping[str, str], schemas: LocalSchemas | None = None) -> list[Finding]:
-    """Register every version of ours, oldest first, in every subject; what was registered before stays as it is.
+def check_all(registry: Registry, subjects: Mapping[str, str], schemas: LocalSchemas) -> list[Finding]:
+    """``check`` for every subject → schema name."""
+    return [check(registry, subject, name, schemas) for subject, name in subjects.items()]
 
-    Returns how each subject stood before. Raises Misconfigured, naming fields, before anything is registered when one
-    subject is incompatible.
+
+def register(registry: Registry, findings: Sequence[Finding], schemas: LocalSchemas) -> None:
+    """Register every version of ours, oldest first; what was registered before stays as it is.
+
+    Raises Misconfigured, naming fields, before anything is registered when one subject is incompatible.
     """
-    schemas = schemas or LocalSchemas()
-    findings = [check(registry, subject, name, schemas) for subject, name in subjects.items()]
     wrong = [one for one in findings if one.standing is Standing.INCOMPATIBLE]
     if wrong:
         raise Misconfigured(
@@ -72,4 +74,11 @@ def register_all(registry: Registry, subjects: Mapping[str, str], schemas: Local
             for version in schemas.versions(one.schema):
                 if not registry.registered(one.subject, version.raw):
                     registry.register(one.subject, version.raw)
+
+
+def register_all(registry: Registry, subjects: Mapping[str, str], schemas: LocalSchemas | None = None) -> list[Finding]:
+    """Check, then register; returns how each subject stood before. Raises as ``register`` does."""
+    schemas = schemas or LocalSchemas()
+    findings = check_all(registry, subjects, schemas)
+    register(registry, findings, schemas)
     return findings

@@ -90,7 +90,7 @@ def parse(raw: dict[str, Any]) -> dict[str, Any]:
 
 
 def named_types(schema: Any) -> dict[str, dict[str, Any]]:
-    """Every record, enum and fixed inside ``schema``, by its full and by its last name: later uses say only the name."""
+    """Every record, enum and fixed inside ``schema``, by its full and its last name: later uses say only the name."""
     found: dict[str, dict[str, Any]] = {}
     _collect(schema, "", found)
     return found

@@ -47,14 +47,17 @@ def test_every_command_has_an_example(name: str) -> None:
     """People read the example, not the options."""
     assert isinstance(GROUP, TyperGroup)
     command = GROUP.get_command(typer.Context(GROUP), name)
+    assert command is not None
     commands = list(command.commands.values()) if isinstance(command, TyperGroup) else [command]
 
     assert [one.name for one in commands if "Example: curfew" not in (one.help or "")] == []
 
 
-def test_the_list_has_no_two_commands_of_one_name_and_no_empty_line() -> None:
-    """The list is written by hand."""
-    assert all(line.endswith(".") for _, line in COMMANDS.values())
+def test_the_line_in_the_list_is_there_for_every_command(offline: Curfew) -> None:
+    """The lines stand in a table of their own, since the modules are not imported for the list."""
+    listed = " ".join(offline("--help").out.split())
+
+    assert [name for name in NAMES if COMMANDS[name][1].split(",")[0].rstrip(".")[:30] not in listed] == []
 
 
 def test_wrong_usage_is_2(offline: Curfew) -> None:

@@ -12,6 +12,7 @@ from confluent_kafka import Producer
 from streams.kafka.partitioner import partition_of
 from tests.cli.curfew import Curfew
 from tests.support.brokers import Brokers
+from tests.support.kafka_io import create_topic
 
 pytestmark = pytest.mark.kafka
 
@@ -159,9 +160,10 @@ def test_reading_starts_and_stops_where_it_is_told(
 ) -> None:
     """Offsets, instants and both ends of a range; the records are of two January days and of now."""
     topic = unique("times")
+    create_topic(kafka.bootstrap_servers, topic)
     producer = Producer({"bootstrap.servers": kafka.bootstrap_servers})
-    for key, timestamp in (("a", 1767225600000), ("b", 1767398400000), ("c", 0)):
-        producer.produce(topic, key=key, value=b"x", partition=0, **({"timestamp": timestamp} if timestamp else {}))
+    for key, timestamp in (("a", 1767225600000), ("b", 1767398400000), ("c", 0)):  # 0 = now
+        producer.produce(topic, key=key, value=b"x", partition=0, timestamp=timestamp)
     assert producer.flush(30) == 0
 
     finished = curfew("consume", topic, *arguments, "-f", "json")

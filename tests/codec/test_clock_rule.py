@@ -17,7 +17,8 @@ START = datetime(2026, 3, 1, tzinfo=UTC)
 @given(st.lists(st.integers(0, 1000), min_size=1))
 def test_now_is_the_highest_tick_in_any_order(minutes: list[int]) -> None:
     """Two clock processes may run, and their ticks overtake each other: time never goes back."""
-    now, epoch = None, None
+    now: datetime | None = None
+    epoch: str | None = None
     for seq, minute in enumerate(minutes):
         before = now
         now, epoch = advance(now, Tick(epoch="e", seq=seq, now=START + timedelta(minutes=minute)), epoch)

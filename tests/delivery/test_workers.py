@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from confluent_kafka import Producer
 
 from agents.embedded import Stack
 from streams.codec import Codec, Registry
-from tests.delivery.plant import event
+from streams.core.ids import derive
+from tests.delivery.plant import Plant, event, subscription
 from tests.delivery.receiving import SECRET, SECRET_REF, receiver
 from tests.support.kafka_io import TIMEOUT_SECONDS, wait_until
 
@@ -79,6 +81,16 @@ class Deployment:
             producer.produce("queue.customer-events", self.codec.encode("queue.customer-events", one), one.key)
         assert producer.flush(TIMEOUT_SECONDS) == 0
 
+    def report_success_of_nobody(self, subscription_id: str) -> None:
+        """A result of a unit that never was, as a worker with a fault in it would write."""
+        plant = Plant(subscription("crm"))
+        [attempt] = plant.attempts(plant.feed(event(1)))
+        result = plant.result(replace(attempt, unit_id=derive("nobody"), subscription_id=subscription_id))
+        result = replace(result, queue_partition=0, queue_offset=0)
+        producer = Producer({"bootstrap.servers": self.address.bootstrap_servers})
+        producer.produce("delivery.results", self.codec.encode("delivery.results", result), partition=0)
+        assert producer.flush(TIMEOUT_SECONDS) == 0
+
     def ledger(self, code: int = 0) -> dict[str, dict[str, Any]]:
         return {line["subscription"]: line for line in json.loads(self.run("ledger", "-f", "json", code=code))}
 
@@ -104,6 +116,9 @@ def test_two_workers_killed_in_the_flow_lose_nothing_and_keep_the_order(deployme
         assert "crm: new" in deployment.run("subscriptions", "apply", str(file))
         assert "crm: unchanged" in deployment.run("subscriptions", "apply", str(file))
         assert "200" in deployment.run("subscriptions", "test", "crm")
+        wrong_file = tmp_path / "wrong.toml"
+        wrong_file.write_text(file.read_text().replace('queue = "partner"', 'queue = "nowhere"'))
+        deployment.run("subscriptions", "apply", str(wrong_file), code=2)
         tried = len(crm.received())
 
         def accepted() -> set[str]:
@@ -112,7 +127,7 @@ def test_two_workers_killed_in_the_flow_lose_nothing_and_keep_the_order(deployme
         with deployment.worker("delivery") as delivery, deployment.worker("dispatch") as dispatch:
             deployment.produce(range(600))
             wait_until(lambda: len(accepted()) >= 570, "all accounts but the failing one are delivered", 90)
-            waiting = deployment.ledger()
+            wait_until(lambda: deployment.ledger()["crm"]["pending"] == 30, "only that account waits", 60)
             deployment.produce(range(600, 1_200))
             wait_until(lambda: len(accepted()) > 600, "the second half has begun")
             for process in (delivery, dispatch):
@@ -128,7 +143,6 @@ def test_two_workers_killed_in_the_flow_lose_nothing_and_keep_the_order(deployme
         after = deployment.ledger()
         received = crm.received()[tried:]
 
-    assert (waiting["crm"]["pending"], waiting["crm"]["difference"]) == (30, 0)
     assert between["crm"]["difference"] == between["partner-copy"]["difference"] == 0
     assert (after["crm"]["accepted"], after["crm"]["delivered"], after["crm"]["difference"]) == (1_200, 1_200, 0)
     assert after["partner-copy"]["difference"] == 0
@@ -141,3 +155,7 @@ def test_two_workers_killed_in_the_flow_lose_nothing_and_keep_the_order(deployme
         assert list(first) == list(range(account, 1_200, ACCOUNTS))
     most = max(one["attempt"] for one in received)
     assert most <= 10
+
+    deployment.report_success_of_nobody(after["crm"]["subscription_id"])
+    wrong = deployment.ledger(code=3)
+    assert (wrong["crm"]["difference"], wrong["partner-copy"]["difference"]) == (1, 0)

@@ -54,27 +54,27 @@ def decisions(connection: Connection, change_ids: Collection[str]) -> Facts:
     facts = Facts()
     if not change_ids:
         return facts
-    for row in connection.execute(_DECISIONS, {"changes": list(change_ids)}):
-        facts.settled[row.change_id, row.deadline] = SettledFact(
-            missed=row.decision == "missed", revision=row.revision, accept_late=row.accept_late, mark_id=row.mark_id
+    # Unpacked, since looking up a column of a row by its name costs as much as the query.
+    for change_id, deadline, decision, revision, accept_late, mark_id, *persisted in connection.execute(
+        _DECISIONS, {"changes": list(change_ids)}
+    ):
+        facts.settled[change_id, deadline] = SettledFact(
+            missed=decision == "missed", revision=revision, accept_late=accept_late, mark_id=mark_id
         )
-        if row.hash is not None:
-            facts.outcomes[row.change_id] = OutcomeFact(
-                revision=row.outcome_revision,
-                hash=row.hash,
-                effective_from=row.effective_from,
-                mark_id=row.outcome_mark_id,
+        outcome_revision, seal, effective_from, outcome_mark_id = persisted
+        if seal is not None:
+            facts.outcomes[change_id] = OutcomeFact(
+                revision=outcome_revision, hash=seal, effective_from=effective_from, mark_id=outcome_mark_id
             )
     return facts
 
 
 def services(connection: Connection, service_ids: Collection[str], since: datetime, facts: Facts) -> None:
     """Add these services, with the memberships that were not over at ``since``, to ``facts``."""
-    for row in connection.execute(_SERVICES, {"services": list(service_ids), "since": since}):
-        service = facts.services.get(row.service_id)
+    asked = {"services": list(service_ids), "since": since}
+    for service_id, account_id, rate_plan_id, valid_from, valid_to in connection.execute(_SERVICES, asked):
+        service = facts.services.get(service_id)
         if service is None:
-            service = facts.services[row.service_id] = ServiceFact(account_id=row.account_id)
-        if row.valid_from is not None:
-            service.memberships.append(
-                Membership(rate_plan_id=row.rate_plan_id, valid_from=row.valid_from, valid_to=row.valid_to)
-            )
+            service = facts.services[service_id] = ServiceFact(account_id=account_id)
+        if valid_from is not None:
+            service.memberships.append(Membership(rate_plan_id=rate_plan_id, valid_from=valid_from, valid_to=valid_to))

@@ -51,6 +51,9 @@ def instant_text(value: datetime | None) -> str | None:
     return value.astimezone(UTC).isoformat(timespec="microseconds")
 
 
+_instant = lru_cache(maxsize=4_096)(datetime.fromisoformat)
+
+
 def money_text(value: Decimal | None) -> str | None:
     """An amount as SQLite keeps it: plain digits, never an exponent."""
     return None if value is None else f"{value:f}"
@@ -72,7 +75,7 @@ class Instant(TypeDecorator[datetime]):
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
         if value is None:
             return None
-        return value.astimezone(UTC) if isinstance(value, datetime) else datetime.fromisoformat(value)
+        return value.astimezone(UTC) if isinstance(value, datetime) else _instant(value)
 
 
 class Money(TypeDecorator[Decimal]):
