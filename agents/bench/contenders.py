@@ -236,7 +236,6 @@ def recovery_faust(task: Task) -> None:
     app = _stock(task, store="memory://" if task.store == "memory" else "rocksdb://")
     options = None if task.store == "memory" else {"driver": "rocksdict"}
     table = app.Table("rows", key_type=bytes, value_type=bytes, partitions=4, options=options)
-    table.changelog_topic.topics = [task.changelog]
     source = app.topic(task.source, key_type=bytes, value_type=bytes)
 
     @app.agent(source)  # type: ignore[untyped-decorator]
@@ -246,6 +245,9 @@ def recovery_faust(task: Task) -> None:
 
     @app.task  # type: ignore[untyped-decorator]
     async def recovered() -> None:
+        found = len(table)
+        if found != task.records:
+            raise RuntimeError(f"stock Faust recovered {found:,} of {task.records:,} rows; this figure would be none")
         say(task.records, time.time() - _started())
         os._exit(0)
 

@@ -38,8 +38,8 @@ class Field:
     rates: dict[str, list[float]] = field(default_factory=dict)
 
     def topic(self, name: str, **config: str) -> str:
-        """Make a topic with a name of its own."""
-        full = f"bench-{name}-{uuid4().hex[:8]}"
+        """Make a topic with a name of its own that ends with ``name``."""
+        full = f"bench-{uuid4().hex[:8]}-{name}"
         admin = AdminClient({"bootstrap.servers": self.servers})
         for future in admin.create_topics([NewTopic(full, PARTITIONS, 1, config=config)]).values():
             future.result(30)
@@ -73,7 +73,8 @@ class Field:
 
     def run(self, label: str, contender: str, **task: Any) -> float:
         """Run one contender; returns and remembers its records per second. Raises CurfewError with its last words."""
-        given = Task(servers=self.servers, group=f"bench-{uuid4().hex}", directory=str(self.directory), **task)
+        task.setdefault("group", f"bench-{uuid4().hex}")
+        given = Task(servers=self.servers, directory=str(self.directory), **task)
         words = [sys.executable, "-m", "agents.bench.contenders", contender, msgspec.json.encode(given).decode()]
         result = subprocess.run(words, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
         lines = [line for line in result.stdout.splitlines() if line.startswith("{")]

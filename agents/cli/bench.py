@@ -81,7 +81,8 @@ def tables(
         source, empty = field.topic("in"), field.topic("empty")
         _say(f"writing {puts:,} records and {rows:,} changelog rows")
         field.fill(source, puts)
-        full = field.topic("full-changelog", **{"cleanup.policy": "compact"})
+        # Stock Faust names the changelog of a table called "rows" after its app, which is its group.
+        full = field.topic("rows-changelog", **{"cleanup.policy": "compact"})
         field.fill_changelog(full, rows)
         for number in range(1, rounds + 1):
             _say(f"round {number} of {rounds}")
@@ -97,7 +98,7 @@ def tables(
                 )  # fmt: skip
                 field.run(
                     f"recovery_faust_{store}", "recovery-faust",
-                    source=empty, changelog=full, records=rows, store=store,
+                    source=empty, group=full.removesuffix("-rows-changelog"), records=rows, store=store,
                 )  # fmt: skip
         ratios = {
             f"{what}_ratio_to_stock_faust": min(
