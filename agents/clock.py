@@ -29,7 +29,7 @@ TICKS = "clock.ticks"
 DUE = "clock.due"
 WALL_TICK_S = 1.0
 #: Between two looks whether anything is in flight; a look costs the broker a request per group.
-LOOK_EVERY_S = 0.01
+LOOK_EVERY_S = 0.03
 #: In free-running mode ticks come this often, whatever the speed.
 FREE_RUN_TICK_S = 0.1
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -35,9 +35,7 @@ def _resolve(declaration: str) -> Iterable[Hook]:
         raise Misconfigured(f"hooks {declaration!r} cannot be loaded: {error}; write package.module:NAME") from error
     hooks = [found] if isinstance(found, Hook) else list(found) if isinstance(found, Iterable) else [found]
     if not all(isinstance(hook, Hook) for hook in hooks):
-        raise Misconfigured(
-            f"hooks {declaration!r} must be a Hook or several of them, it is {type(found).__name__}"
-        )
+        raise Misconfigured(f"hooks {declaration!r} must be a Hook or several of them, it is {type(found).__name__}")
     return hooks
 
 

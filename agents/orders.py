@@ -92,6 +92,4 @@ def _current(batch: Batch, decode: Callable[[bytes], ObjectRow[Any]], kind: Kind
 
 def _check_key(record: Record, request: Request) -> None:
     if record.key != request.account_id.encode():
-        raise Poison(
-            "wrong_key", f"the key is {record.key!r}, it must be the account {request.account_id!r}"
-        )
+        raise Poison("wrong_key", f"the key is {record.key!r}, it must be the account {request.account_id!r}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -64,7 +65,11 @@ class _Moment:
         self.waiting = tuple(waiting)
 
     def waits_for(self) -> str:
-        return ", ".join(f"{one.group} {one.records}" for one in self.waiting)
+        return waiting_text(self.waiting)
+
+
+def waiting_text(waiting: Iterable[Waiting]) -> str:
+    return ", ".join(f"{one.group} {one.records}" for one in waiting)
 
 
 class Night:
@@ -105,7 +110,8 @@ class Night:
             place.wait_for_producer()
         records = self._records() - before
         with screen.phase("checks"):
-            self.watch.catch_up()
+            with Scanner(self.place.kafka()) as scanner:
+                self.watch.catch_up(scanner)
             self.watch.stop()
             lines = self._ledger()
             return self._report(script, lines, records, moment.ticks)
@@ -126,7 +132,8 @@ class Night:
         while waiting := quiescence.waiting():
             self.place.check()
             if time.monotonic() > deadline:
-                raise CurfewError(f"the workers do not take in the fleet; waiting for {waiting}")
+                raise CurfewError(f"the workers do not take in the fleet; waiting for {waiting_text(waiting)}")
+            self.screen.waits("fleet", waiting_text(waiting))
             time.sleep(LOOK_EVERY_S)
 
     def _clock(self, quiescence: Quiescence, moment: _Moment) -> None:

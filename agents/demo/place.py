@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 from agents.config_records import write_records
 from agents.demo.fleet import FOUNDED, Fleet

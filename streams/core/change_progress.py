@@ -7,7 +7,7 @@ it acknowledges, since they travel on different topics.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -33,6 +33,10 @@ RETRY_AFTER = timedelta(minutes=2)
 
 # Attempts of post work before a person is asked. The outcome is persisted and true by then, so nothing burns.
 _POST_ATTEMPTS = 5
+
+# What changes in the row whatever a good answer says, and when a change is taken from its executor.
+_ANSWERED = {"awaiting": None, "sent_at": None, "attempt": 1, "reason": None}
+_STOPPED = {"awaiting": None, "sent_at": None, "retry_at": None}
 
 
 class ActionKind(StrEnum):
@@ -91,15 +95,16 @@ class _Work:
     def set(self, **fields: Any) -> None:
         self.change = replace(self.change, **fields)
 
-    def raise_finding(self, name: str, *, before: State | None = None, **facts: Value) -> None:
-        self.change, raised = say.raise_finding(self.change, name, self.now, before=before, **facts)
-        self.effects += raised
+    def tell(self, name: str, fields: Mapping[str, Any], **facts: Value) -> None:
+        """Set ``fields`` and raise the event ``name`` about it, with one copy of the row."""
+        before, told = self.change.state, say.is_told(self.change, name)
+        self.set(**fields, sequence=self.change.sequence + told)
+        if told:
+            self.effects.append(say.finding(self.change, name, self.now, before=before, **facts))
 
-    def move(self, state: State, **facts: Value) -> None:
+    def move(self, state: State, **fields: Any) -> None:
         """To another state, with the event that bears its name."""
-        before = self.change.state
-        self.set(state=state)
-        self.raise_finding(state.value, before=before, **facts)
+        self.tell(state.value, {**fields, "state": state})
 
     def ask(self, step: CommandStep) -> None:
         """Send a command (again)."""
@@ -123,7 +128,6 @@ def finished(change: Change, fact: ExecutionFinished, now: datetime, rules: Rule
     if change.awaiting is None or result.command_id != _awaited_id(change, change.awaiting):
         return Step(change=change)
     work = _Work(change, now, rules)
-    work.set(awaiting=None, sent_at=None)
     match result.verdict:
         case ExecutionVerdict.SEALED | ExecutionVerdict.PROCEEDED:
             _succeeded(work, result)
@@ -146,8 +150,7 @@ def acknowledged(change: Change, fact: Acknowledged, now: datetime, rules: Rules
             if change.persisted_at is None:
                 work.set(persisted_at=ack.committed_at)
                 if ack.late and not change.closed:
-                    work.set(missed=True)
-                    work.raise_finding("missed")
+                    work.tell("missed", {"missed": True})
         case AcknowledgementKind.MISSED:
             if change.persisted_at is None and not change.closed:
                 _missed(work)
@@ -208,21 +211,24 @@ def _take(work: _Work, kind: ActionKind) -> None:
 
 
 def _succeeded(work: _Work, result: ExecutionResult) -> None:
-    work.set(attempt=1, reason=None)
     match result.step:
         case CommandStep.START:
-            work.move(State.STARTED)
+            work.move(State.STARTED, **_ANSWERED)
         case CommandStep.EXECUTE:
             if result.sealed is None:
-                work.set(reason="outcome_missing")
-                work.move(State.FAILED)
+                work.move(State.FAILED, **{**_ANSWERED, "reason": "outcome_missing"})
                 return
             outcome = result.sealed.outcome
-            work.set(to_rate_plan_id=outcome.to_rate_plan_id, to_product_id=outcome.to_product_id, tasks=outcome.tasks)
-            work.move(State.EXECUTED)
+            work.move(
+                State.EXECUTED,
+                **_ANSWERED,
+                to_rate_plan_id=outcome.to_rate_plan_id,
+                to_product_id=outcome.to_product_id,
+                tasks=outcome.tasks,
+            )
             _release_tasks(work)
         case CommandStep.POST:
-            work.move(State.COMPLETED)
+            work.move(State.COMPLETED, **_ANSWERED)
         case CommandStep.ORDER:
             pass  # decided before there is a change
         case _:
@@ -236,34 +242,32 @@ def _did_not_succeed(work: _Work, result: ExecutionResult) -> None:
         again = result.verdict is ExecutionVerdict.FAILED and change.attempt < _POST_ATTEMPTS
     elif work.now + RETRY_AFTER >= change.deadline_at:
         again = False
-    work.set(reason=result.reason)
+    answered = {"awaiting": None, "sent_at": None, "reason": result.reason}
     if again:
-        work.set(attempt=change.attempt + 1, retry_at=work.now + RETRY_AFTER)
+        work.set(**answered, attempt=change.attempt + 1, retry_at=work.now + RETRY_AFTER)
     else:
-        work.move(State.FAILED, step=result.step.value)
+        work.move(State.FAILED, **answered)
 
 
 def _missed(work: _Work) -> None:
     """The store has closed this revision without an outcome: never silent, and then what the element's policy says."""
     change = work.change
-    work.set(missed=True, closed=True)
     policy = change.element.missed_policy
-    work.raise_finding("missed", before=change.state, policy=policy.value)
+    work.tell("missed", {"missed": True, "closed": True}, policy=policy.value)
     match policy:
         case MissedPolicy.FINISH_LATE:
             return
         case MissedPolicy.HOLD:
-            work.set(awaiting=None, sent_at=None, retry_at=None)
-            work.move(State.HELD)
+            work.move(State.HELD, **_STOPPED)
         case MissedPolicy.ROLL:
             found = roll(
                 change.element, change.zone, change.billing_day, change.effective_date, change.change_id, work.now
             )
-            work.set(awaiting=None, sent_at=None, retry_at=None)
             if found is None:
-                work.move(State.HELD)
+                work.move(State.HELD, **_STOPPED)
                 return
             work.set(
+                **_STOPPED,
                 state=State.PENDING,
                 revision=change.revision + 1,
                 attempt=1,
@@ -295,8 +299,8 @@ def _release_tasks(work: _Work) -> None:
     due = [task for task in work.change.tasks if task.release in reached]
     work.set(tasks=tuple(task for task in work.change.tasks if task.release not in reached))
     for number, task in enumerate(due):
-        work.change, raised = say.task_finding(work.change, task, number, work.now)
-        work.effects += raised
+        work.set(sequence=work.change.sequence + 1)
+        work.effects.append(say.task_finding(work.change, task, number, work.now))
 
 
 def _hooked(work: _Work, point: Hookpoint) -> bool:

@@ -35,11 +35,11 @@ class CurfewError(Exception):
         return text if self.topic is None else f"{text} (record {self.topic}[{self.partition}]@{self.offset})"
 
 
-class Transient(CurfewError):  # noqa: N818 - named by what is to be done
+class Transient(CurfewError):
     """The world was not ready (a registry, a database, a broker is down): the same chunk may succeed later."""
 
 
-class Poison(CurfewError):  # noqa: N818 - the field calls it that
+class Poison(CurfewError):
     """One record that can never be handled as it is.
 
     ``reason`` is a short stable word with underscores (``"unknown_schema_id"``): dead letters are counted and
@@ -52,9 +52,9 @@ class Poison(CurfewError):  # noqa: N818 - the field calls it that
         self.detail = detail
 
 
-class Fatal(CurfewError):  # noqa: N818 - named by what is to be done
+class Fatal(CurfewError):
     """A broken invariant: going on would make it worse, so the process stops and commits nothing."""
 
 
-class Misconfigured(CurfewError):  # noqa: N818 - reads as a sentence where it is raised
+class Misconfigured(CurfewError):
     """A setting, a manifest or an argument is wrong; the message names the place and the remedy."""

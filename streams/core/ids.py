@@ -6,7 +6,8 @@ Every id is a UUIDv5 in one fixed namespace over the parts that cause it. Nothin
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from uuid import UUID, uuid5
+from hashlib import sha1
+from uuid import UUID
 
 # Never change it: every id ever published, and every unique key of the billing store, is derived from it.
 NAMESPACE = UUID("5b0f8f0e-6a55-5f0d-9c86-2f7c1d1f3a07")
@@ -14,10 +15,16 @@ NAMESPACE = UUID("5b0f8f0e-6a55-5f0d-9c86-2f7c1d1f3a07")
 # ASCII unit separator: ("a", "bc") and ("ab", "c") must not give one id, and no id of a billing system contains it.
 _SEPARATOR = "\x1f"
 
+_NAMESPACE_BYTES = NAMESPACE.bytes
+
 
 def derive(*parts: str) -> str:
-    """The id (canonical UUID text) caused by ``parts``, in this order."""
-    return str(uuid5(NAMESPACE, _SEPARATOR.join(parts)))
+    """The id (canonical UUID text) caused by ``parts``, in this order: :func:`uuid.uuid5`, at less cost."""
+    digest = bytearray(sha1(_NAMESPACE_BYTES + _SEPARATOR.join(parts).encode(), usedforsecurity=False).digest()[:16])
+    digest[6] = digest[6] & 0x0F | 0x50  # version 5
+    digest[8] = digest[8] & 0x3F | 0x80  # variant of RFC 9562
+    text = digest.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 def instant_text(at: datetime) -> str:

@@ -42,6 +42,7 @@ class Catalogue:
         self._sources = {source.topic: source for source in sources}
         self._objects: dict[str, dict[str, Any]] = {source.kind: {} for source in sources}
         self._partitions: list[tuple[str, int]] = []
+        self._reached: dict[tuple[str, int], int] = {}
         self._versions = dict.fromkeys(self._objects, 0)
         self._consumer = Consumer(
             {
@@ -52,6 +53,8 @@ class Catalogue:
                 **config,
             }
         )
+        # A client of its own: the other one is locked while its thread polls, and it polls again at once.
+        self._asker = Consumer({"group.id": "curfew-catalogue", **config})
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="catalogue", daemon=True)
 
@@ -70,7 +73,7 @@ class Catalogue:
     def sync(self) -> None:
         """Wait until everything that is in the topics at this moment has been read."""
         ends = self._ends()
-        while any(self._position(partition) < end for partition, end in ends.items()):
+        while any(self._reached.get(partition, 0) < end for partition, end in ends.items()):
             time.sleep(0.001)
 
     def start(self) -> None:
@@ -86,27 +89,30 @@ class Catalogue:
         ends = self._ends()
         self._consumer.assign([TopicPartition(topic, partition, 0) for topic, partition in ends])
         deadline = time.monotonic() + START_TIMEOUT_S
-        while any(self._position(partition) < end for partition, end in ends.items()):
+        while any(self._reached.get(partition, 0) < end for partition, end in ends.items()):
             if time.monotonic() > deadline:
                 raise Transient("Kafka does not deliver the catalogue topics; is the broker well?")
             self._take(self._consumer.consume(BATCH, POLL_S))
+            self._note_positions()
         self._thread.start()
 
     def _ends(self) -> dict[tuple[str, int], int]:
         return {
-            partition: self._consumer.get_watermark_offsets(TopicPartition(*partition), timeout=10.0)[1]
+            partition: self._asker.get_watermark_offsets(TopicPartition(*partition), timeout=10.0)[1]
             for partition in self._partitions
         }
 
-    def _position(self, partition: tuple[str, int]) -> int:
-        (found,) = self._consumer.position([TopicPartition(*partition)])
-        return max(0, int(found.offset))
+    def _note_positions(self) -> None:
+        """By position and not by the last record: compaction leaves gaps, also at the end."""
+        for found in self._consumer.position([TopicPartition(*partition) for partition in self._partitions]):
+            self._reached[found.topic, found.partition] = max(0, int(found.offset))
 
     def _follow(self) -> None:
         while not self._stopping.is_set():
             first = self._consumer.poll(POLL_S)
             if first is not None:
                 self._take([first, *self._consumer.consume(BATCH, 0.0)])
+            self._note_positions()
         self._consumer.close()
 
     def _take(self, messages: list[Message]) -> None:
@@ -152,6 +158,7 @@ class Catalogue:
             self._thread.join()
         else:
             self._consumer.close()
+        self._asker.close()
 
 
 def patiently(start: Callable[[], None], stop: threading.Event | None = None) -> None:

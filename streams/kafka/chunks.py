@@ -22,6 +22,8 @@ CHUNK_RECORDS = 500
 CHUNK_BYTES = 1 << 20
 #: What Kafka adds to key, value and headers; an output this near to the limit would be refused by the broker.
 RECORD_OVERHEAD_BYTES = 512
+#: Up to this size of its value an output is not weighed: keys and headers of ours are never half a megabyte.
+SURELY_SMALL_BYTES = 500_000
 
 Headers: TypeAlias = Sequence[tuple[str, bytes]]
 
@@ -114,10 +116,12 @@ class Batch:
     ) -> None:
         """Send one record after the handler has returned; partition by murmur2 of the key unless one is given.
 
-        Raises :class:`streams.core.errors.Poison` (``too_large``) for a value that Kafka would refuse.
+        Raises :class:`streams.core.errors.Poison` (``too_large``) for a record that Kafka would refuse.
         """
-        if value is not None and len(value) > MAX_MESSAGE_BYTES - RECORD_OVERHEAD_BYTES:
-            raise Poison("too_large", f"{len(value)} bytes for {topic}, at most {MAX_MESSAGE_BYTES}")
+        if value is not None and len(value) > SURELY_SMALL_BYTES:
+            size = len(key or b"") + len(value) + sum(len(name) + len(text) for name, text in headers or ())
+            if size > MAX_MESSAGE_BYTES - RECORD_OVERHEAD_BYTES:
+                raise Poison("too_large", f"{size} bytes for {topic}, at most {MAX_MESSAGE_BYTES}")
         self.outputs.append(Output(topic, key, value, headers, partition))
 
     def dead_letter(self, record: Record, error: Exception) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 import traceback
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from streams.core.errors import Poison
@@ -19,8 +20,11 @@ CONNECT = "__connect.errors."
 SPRING = "kafka_dlt-"
 #: A stack trace in a header counts against the record's size; the message is what people search for.
 MAX_HEADER_BYTES = 4096
-#: A record that is itself at Kafka's limit would not fit together with its new headers.
-MAX_VALUE_BYTES = 1_000_000
+#: What a dead letter may weigh in all. A record that is itself at Kafka's limit would not fit together with its new
+#: headers, would be refused, and tried again for ever.
+MAX_BYTES = 1_000_000
+#: Of these the original headers get at most so many.
+MAX_ORIGINAL_HEADER_BYTES = 250_000
 
 
 def topic(app: str) -> str:
@@ -31,11 +35,11 @@ def topic(app: str) -> str:
 def envelope(record: Record, error: Exception, app: str) -> tuple[bytes | None, list[tuple[str, bytes]]]:
     """Value and headers of the dead letter: the original ones, then what happened.
 
-    A value over :data:`MAX_VALUE_BYTES` is cut, and ``curfew-truncated`` gives its whole length: the coordinates in
-    the headers still lead to the original.
+    A value that does not fit is cut, and ``curfew-truncated`` gives its whole length; headers that do not fit are left
+    out. The coordinates in the headers still lead to the original.
     """
     reason = error.reason if isinstance(error, Poison) else type(error).__name__
-    headers = [(name, value if value is not None else b"") for name, value in record.headers]
+    headers = list(_fitting((name, text if text is not None else b"") for name, text in record.headers))
     present = {name for name, _ in headers}
     value = record.value
     added = {
@@ -53,8 +57,17 @@ def envelope(record: Record, error: Exception, app: str) -> tuple[bytes | None, 
         f"{SPRING}original-offset": struct.pack(">q", record.offset),
         "curfew-reason": reason.encode(),
     }
-    if value is not None and len(value) > MAX_VALUE_BYTES:
-        added["curfew-truncated"] = str(len(value)).encode()
-        value = value[:MAX_VALUE_BYTES]
     headers += [(name, text) for name, text in added.items() if name not in present]
+    room = MAX_BYTES - len(record.key or b"") - sum(len(name) + len(text) for name, text in headers)
+    if value is not None and len(value) > room:
+        headers.append(("curfew-truncated", str(len(value)).encode()))
+        value = value[: max(0, room)]
     return value, headers
+
+
+def _fitting(headers: Iterable[tuple[str, bytes]]) -> Iterator[tuple[str, bytes]]:
+    left = MAX_ORIGINAL_HEADER_BYTES
+    for name, text in headers:
+        if len(name) + len(text) <= left:
+            left -= len(name) + len(text)
+            yield name, text

@@ -18,6 +18,8 @@ from typing import Any, Protocol
 import msgspec
 import structlog
 
+from streams.core.errors import Poison
+
 #: RocksDB by default takes a 2 GiB block cache and 3 × 64 MiB buffers **per partition**; a worker with 64 partitions
 #: would not fit into any machine.
 BLOCK_CACHE_BYTES = 16 << 20
@@ -27,6 +29,9 @@ WRITE_BUFFERS = 2
 MAX_OPEN_FILES = 256
 
 _STAMP_KEY = b"\x00stamp"
+_FIRST_ROW = b"\x01"
+#: A row this near to Kafka's limit for one record would be refused when the changelog is written.
+MAX_ROW_BYTES = 1_000_000
 
 Rows = Iterable[tuple[bytes, bytes | None]]
 log = structlog.get_logger(__name__)
@@ -131,7 +136,13 @@ class RocksStore:
             self._db.close()
             shutil.rmtree(directory)
             self._db, stamp = self._open(), None
-        self._position = stamp.position if stamp else 0
+        self._position = 0
+        if stamp is not None:
+            self._position = stamp.position
+        else:
+            # From the first moment on: rows of a worker that was killed before it saved a position belong to this
+            # changelog and to no other.
+            self.write((), 0)
 
     def _open(self) -> Any:
         from rocksdict import BlockBasedOptions, Cache, DBCompressionType, Options, Rdict
@@ -155,7 +166,7 @@ class RocksStore:
 
     def _unusable(self, stamp: Stamp | None) -> str | None:
         if stamp is None:
-            return None
+            return None if next(iter(self._db.keys()), None) is None else "nothing says which changelog it copies"
         if (stamp.cluster_id, stamp.topic_id) != (self._origin.cluster_id, self._origin.topic_id):
             return f"it copies another changelog (cluster {stamp.cluster_id}, topic id {stamp.topic_id})"
         age = time.time() - stamp.written_at
@@ -171,7 +182,7 @@ class RocksStore:
         return self._db.get(key)  # type: ignore[no-any-return]
 
     def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
-        for key, value in self._db.items(from_key=prefix):
+        for key, value in self._db.items(from_key=prefix or _FIRST_ROW):
             if not key.startswith(prefix):
                 return
             yield key, value
@@ -217,6 +228,9 @@ class Overlay:
             return self._store.get(key)
 
     def put(self, key: bytes, value: bytes) -> None:
+        """Raises :class:`streams.core.errors.Poison` (``too_large``) for a row that the changelog would refuse."""
+        if len(value) > MAX_ROW_BYTES:
+            raise Poison("too_large", f"{len(value)} bytes in row {key!r}, at most {MAX_ROW_BYTES}")
         self._writes.pop(key, None)  # so that the order is the one of the last write
         self._writes[key] = value
 

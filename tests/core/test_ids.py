@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta, timezone
+from uuid import uuid5
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from streams.core import ids
 
@@ -15,6 +18,12 @@ def test_ids_are_the_same_for_ever() -> None:
     assert ids.change_id("S1", "R1") == "ac9d5baa-bdbc-5cbc-a693-57540bedfa8d"
     assert ids.command_id("C1", 1, "execute") == "ee907b43-3d2c-505e-ba44-1bf8f14d7b07"
     assert ids.unit_id("E1", "crm") == "d42de18f-8389-5377-b222-3acc8a832572"
+
+
+@given(st.lists(st.text(), min_size=1, max_size=4))
+def test_ids_are_version_5_uuids(parts: list[str]) -> None:
+    """Anybody may derive them with a standard library."""
+    assert ids.derive(*parts) == str(uuid5(ids.NAMESPACE, "\x1f".join(parts)))
 
 
 def test_parts_do_not_run_into_each_other() -> None:

@@ -530,6 +530,22 @@ def test_post_hooks_run_between_persisted_and_completed() -> None:
     assert events(completed.effects) == ["completed"]
 
 
+def test_a_change_whose_post_work_failed_is_released_at_its_deadline() -> None:
+    """It is persisted, so it is true from then on, whatever became of the work after it."""
+    rules = hooked("RATEPLAN.CHANGE.POST")
+    change, command = started()
+    done = step(change, ExecutionFinished(result=executed(command)), command.sent_at, rules).change
+    assert done is not None
+    ack = Acknowledged(acknowledgement=acknowledgement(done, AcknowledgementKind.PERSISTED, command.sent_at))
+    asked = step(done, ack, command.sent_at, rules)
+    [post] = commands(asked)
+    refused = step(asked.change, _broken(post, ExecutionVerdict.ABORTED, retryable=False), post.sent_at, rules).change
+    assert refused is not None
+    assert refused.state is State.FAILED
+
+    assert settlements(step(refused, TICK, DEADLINE, rules)) == [SettlementKind.RELEASE]
+
+
 @pytest.mark.parametrize(
     ("release", "moment"),
     [(Release.NOW, "executed"), (Release.PERSISTED, "persisted"), (Release.EFFECTIVE, "effective")],

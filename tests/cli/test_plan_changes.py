@@ -1,0 +1,170 @@
+"""`curfew plan-changes`: deadlines without a cluster; orders, replies and lists with one."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from confluent_kafka import Consumer, Producer, TopicPartition
+
+from agents.cli import plan_changes
+from streams.codec import Codec, Registry
+from streams.core.change import State
+from streams.core.change_messages import accepted, refused
+from streams.core.change_rows import change_key, pack, past_key
+from streams.core.messages import Request
+from tests.cli.curfew import Curfew
+from tests.plan_changes.makers import NOON, pending
+from tests.support.brokers import Brokers
+from tests.support.kafka_io import create_topic
+
+CHANGE = pending()
+
+
+def test_a_deadline_needs_no_cluster(offline: Curfew) -> None:
+    """Midnight was missing in São Paulo that night; the lead is elapsed time."""
+    found = offline("plan-changes", "deadline", "America/Sao_Paulo", "2018-11-04", "--lead", "6", "-f", "json")
+
+    assert found.code == 0
+    [row] = json.loads(found.out)
+    assert (row["start"], row["deadline"]) == ("2018-11-03T21:00:00Z", "2018-11-04T03:00:00Z")
+    assert row["deadline_local"] == "2018-11-04T01:00:00-02:00"
+
+
+def test_many_deadlines_from_standard_input(offline: Curfew) -> None:
+    """One line each, in their order; empty lines do not matter."""
+    lines = "America/Havana,2018-11-04\n\nEurope/Berlin, 2018-11-04\n"
+
+    found = offline("plan-changes", "deadline", "-", "--lead", "1", "-f", "json", stdin=lines)
+
+    assert [(row["zone"], row["deadline"], row["start"]) for row in json.loads(found.out)] == [
+        ("America/Havana", "2018-11-04T04:00:00Z", "2018-11-04T03:00:00Z"),
+        ("Europe/Berlin", "2018-11-03T23:00:00Z", "2018-11-03T22:00:00Z"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "said"),
+    [
+        (("Europe/Berln", "2018-11-04"), "", "'Europe/Berln' is not a zone"),
+        (("Europe/Berlin", "4.11.2018"), "", "write 2018-11-04"),
+        (("Europe/Berlin",), "", "give a local date"),
+        (("-",), "Europe/Berlin,2018-11-04\nEurope/Berlin\n", "line 2"),
+    ],
+)
+def test_what_cannot_be_a_deadline_is_wrong_usage(
+    offline: Curfew, arguments: tuple[str, ...], stdin: str, said: str
+) -> None:
+    """Exit code 2, and the message names the mistake."""
+    found = offline("plan-changes", "deadline", *arguments, stdin=stdin)
+
+    assert found.code == 2
+    assert said in " ".join(found.err.replace("│", " ").split())
+
+
+@pytest.fixture
+def answering(curfew: Curfew, kafka: Brokers) -> Any:
+    """Somebody who answers requests as the scheduler would: yes to crm, no to everybody else."""
+    assert curfew("topics", "apply").code == 0
+    assert curfew("schemas", "apply").code == 0
+    codec = Codec(Registry(kafka.schema_registry_url))
+    topic, config = "plan-change.requests", {"bootstrap.servers": kafka.bootstrap_servers}
+    consumer = Consumer({**config, "group.id": "unused", "enable.auto.commit": False})
+    numbers = consumer.list_topics(topic).topics[topic].partitions
+    ends = [consumer.get_watermark_offsets(TopicPartition(topic, number))[1] for number in numbers]
+    consumer.assign([TopicPartition(topic, number, end) for number, end in zip(numbers, ends, strict=True)])
+    producer, stopping, seen = Producer(config), threading.Event(), list[Request]()
+
+    def answer() -> None:
+        while not stopping.is_set():
+            message = consumer.poll(0.1)
+            if message is None or message.error() is not None:
+                continue
+            request = codec.decode(message.value(), Request)  # type: ignore[arg-type]
+            seen.append(request)
+            change = replace(CHANGE, service_id=request.service_id, request_id=request.request_id)
+            told = (
+                accepted(request, change, NOON)
+                if request.channel == "crm"
+                else refused(request, None, ("channel_not_allowed",), NOON)
+            )
+            value = codec.encode("plan-change.replies", told.reply)
+            producer.produce("plan-change.replies", key=request.account_id, value=value)
+            producer.flush(10)
+        consumer.close()
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    yield seen
+    stopping.set()
+    thread.join()
+
+
+@pytest.mark.kafka
+def test_an_order_waits_for_its_own_reply(
+    curfew: Curfew, answering: list[Request], unique: Callable[[str], str]
+) -> None:
+    """The reply is printed, and a refusal is exit code 1 with its reasons."""
+    service = unique("S")
+    order = ("plan-changes", "order", service, "basic-to-plus", "--account", "A1", "--wait", "-f", "json")
+
+    yes = curfew(*order, "--channel", "crm", "--silent", "--option", "tv")
+    no = curfew(*order, "--channel", "fax")
+
+    assert (yes.code, json.loads(yes.out)[0]["accepted"]) == (0, True)
+    assert (no.code, json.loads(no.out)[0]["reasons"]) == (1, ["channel_not_allowed"])
+    first = next(request for request in answering if request.service_id == service)
+    assert (first.silent, first.options, first.element_key) == (True, ("tv",), "basic-to-plus")
+
+
+@pytest.mark.kafka
+def test_without_a_reply_the_request_can_be_sent_again(curfew: Curfew, unique: Callable[[str], str]) -> None:
+    """Nobody answers: the message has the request id, so that asking again is safe."""
+    assert curfew("topics", "apply").code == 0
+    assert curfew("schemas", "apply").code == 0
+
+    found = curfew("plan-changes", "cancel", unique("S"), "--account", "A1", "--wait", "--timeout", "0.2",
+                   "--request-id", "mine")  # fmt: skip
+
+    assert found.code == 1
+    assert "--request-id mine" in found.err
+
+
+@pytest.mark.kafka
+def test_changes_are_listed_from_the_changelog(
+    curfew: Curfew, kafka: Brokers, unique: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last row of a key counts, the nearest deadline comes first, deleted rows and other kinds are not shown."""
+    topic = unique("changelog")
+    create_topic(kafka.bootstrap_servers, topic, partitions=2)
+    monkeypatch.setattr(plan_changes, "_CHANGELOG", topic)
+    later = replace(CHANGE, service_id="S2", deadline_at=CHANGE.deadline_at + timedelta(hours=1))
+    old = replace(CHANGE, state=State.SUPERSEDED)
+    new = replace(CHANGE, revision=2, state=State.STARTED)
+    producer = Producer({"bootstrap.servers": kafka.bootstrap_servers})
+    rows = [
+        (change_key("S1"), pack(CHANGE)),
+        (past_key(old), pack(old)),
+        (change_key("S1"), pack(new)),
+        (change_key("S2"), pack(later)),
+        (change_key("S3"), pack(replace(CHANGE, service_id="S3"))),
+        (change_key("S3"), None),
+        (b"request/S1/R1", b"\x80"),
+    ]
+    for key, value in rows:
+        producer.produce(topic, key=key, value=value)
+    assert producer.flush(10) == 0
+
+    listed = json.loads(curfew("plan-changes", "list", "-f", "json").out)
+    started = json.loads(curfew("plan-changes", "list", "--state", "started", "-f", "json").out)
+    shown = json.loads(curfew("plan-changes", "show", "S1", "-f", "json").out)
+
+    assert [(row["service_id"], row["state"]) for row in listed] == [("S1", "started"), ("S2", "pending")]
+    assert [row["service_id"] for row in started] == ["S1"]
+    assert [(row["revision"], row["state"]) for row in shown] == [(2, "started"), (1, "superseded")]
+    assert curfew("plan-changes", "show", "S9").code == 1
