@@ -20,7 +20,7 @@ from confluent_kafka import Consumer, TopicPartition
 
 from streams.codec import Codec
 from streams.core.clock import NextDue, Tick
-from streams.core.errors import Misconfigured
+from streams.core.errors import Misconfigured, Transient
 from streams.kafka.catalogue import Catalogue, Source
 from streams.kafka.outbox import Outbox
 from streams.kafka.quiescence import Quiescence, Waiting
@@ -29,7 +29,7 @@ TICKS = "clock.ticks"
 DUE = "clock.due"
 WALL_TICK_S = 1.0
 #: Between two looks whether anything is in flight; a look costs the broker a request per group.
-LOOK_EVERY_S = 0.03
+LOOK_EVERY_S = 0.01
 #: In free-running mode ticks come this often, whatever the speed.
 FREE_RUN_TICK_S = 0.1
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -160,7 +160,12 @@ class VirtualClock:
 
     def _settle(self, stop: threading.Event) -> None:
         while not stop.is_set():
-            waiting = self.quiescence.waiting()
+            try:
+                waiting = self.quiescence.waiting()
+            except Transient as error:  # not knowing is not standing still, so time does not move
+                log.warning("clock.waits_for_kafka", error=str(error))
+                stop.wait(WALL_TICK_S)
+                continue
             if not waiting:
                 return
             self.on_wait(waiting)

@@ -42,16 +42,19 @@ def demo(
     Example: curfew demo --quick
     """
     from rich.console import Console
+    from rich.markup import escape
 
+    from agents.cli.problems import explain
     from agents.demo.fleet import generate
     from agents.demo.night import Night, Options
     from agents.demo.place import Place
     from agents.demo.report import Check
-    from agents.demo.screen import Screen, print_report
-    from agents.embedded import DEFAULT_KAFKA_VERSION, StackError
-    from streams.core.errors import CurfewError
+    from agents.demo.screen import Screen, print_report, wide
+    from agents.embedded import DEFAULT_KAFKA_VERSION
+    from streams.telemetry import configure_logging
 
     signal.signal(signal.SIGTERM, _interrupt)
+    configure_logging(Settings(log_level="error"), app="demo")  # what matters is on the screen and in the logs
     if quick:
         accounts, changes = QUICK_ACCOUNTS, QUICK_CHANGES
     directory = data_dir or Settings().data_dir / "demo"
@@ -67,13 +70,13 @@ def demo(
     except KeyboardInterrupt:
         console.print("stopping everything …")
         raise
-    except (CurfewError, StackError) as error:
+    except Exception as error:
         failure = error
     finally:
         night.close()
         running = place.close()
     if failure is not None:
-        console.print(f"[red]failed:[/] {failure}\nlogs and data: {directory}", soft_wrap=True)
+        console.print(f"[red]{escape(explain(failure))}[/]\nlogs and data: {directory}", soft_wrap=True)
         raise typer.Exit(Exit.FAILURE)
     report.checks.append(
         Check(name="nothing is left running", holds=not running, found=", ".join(running) or "all processes have ended")
@@ -81,7 +84,7 @@ def demo(
     if style is TableOrJson.JSON:
         typer.echo(report.as_json())
     else:
-        print_report(Console(highlight=False, width=None), report, night.seen, fleet.deadlines)
+        print_report(wide(Console(highlight=False)), report, night.seen, fleet.deadlines)
     if not report.holds:
         failed = ", ".join(check.name for check in report.checks if not check.holds)
         console.print(f"[red]failed:[/] {failed}\nlogs and data: {directory}", soft_wrap=True)

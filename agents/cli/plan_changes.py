@@ -289,13 +289,13 @@ def _changes(*, history: bool) -> list[Change]:
     from streams.settings import Settings
 
     prefixes = (CHANGE.encode(), PAST.encode()) if history else (CHANGE.encode(),)
-    latest: dict[bytes, bytes] = {}
+    latest: dict[bytes, bytes | None] = {}
     with Scanner(Settings().kafka(log_level=0)) as scanner:
         for message in scanner.read(_CHANGELOG, scanner.spans(_CHANGELOG)):
             key, value = message.key(), message.value()
-            if isinstance(key, bytes) and isinstance(value, bytes) and key.startswith(prefixes):
-                latest[key] = value
-    return [unpack_change(value) for value in latest.values()]
+            if isinstance(key, bytes) and key.startswith(prefixes):
+                latest[key] = value if isinstance(value, bytes) else None
+    return [unpack_change(value) for value in latest.values() if value is not None]
 
 
 def _row(change: Change) -> dict[str, Any]:

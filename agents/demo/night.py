@@ -87,15 +87,17 @@ class Night:
         """All phases; raises CurfewError or StackError when one of them cannot be done."""
         place, screen, fleet = self.place, self.screen, self.fleet
         script = scripts.write(fleet, self.options.changes, self.options.seed)
-        with screen.phase("stack"):
+        with screen.phase("stack", "Kafka and the schema registry; the first time they are downloaded"):
             place.start_stack()
-        with screen.phase("topics"):
+        with screen.phase("topics", "all of the manifest, and one more queue"):
             place.apply_topics()
-        with screen.phase("schemas"):
+        with screen.phase("schemas", "every subject"):
             place.apply_schemas()
-        with screen.phase("configuration"):
+        with screen.phase("configuration", "routes and subscriptions, and a receiver of webhooks"):
             place.apply_configuration(place.start_receiver())
-        with screen.phase("fleet and workers"):
+        with screen.phase(
+            "fleet", f"{len(fleet.accounts):,} accounts, {len(fleet.services):,} services; workers start"
+        ):
             place.start_producer(self.options.accounts, self.options.changes, self.options.seed)
             place.start_workers()
             self.watch = Watch(place.kafka(), place.codec, place.manifest.queues, self.seen)
@@ -105,11 +107,14 @@ class Night:
             self._settle(quiescence)
         before = self._records()
         moment = _Moment()
-        with screen.phase("night"), screen.night():
+        with (
+            screen.phase("night", f"{self.options.changes:,} plan changes in {len(fleet.deadlines)} zones"),
+            screen.night(),
+        ):
             self._clock(quiescence, moment)
             place.wait_for_producer()
         records = self._records() - before
-        with screen.phase("checks"):
+        with screen.phase("checks", "orders, replies, acknowledgements, billing store, ledger"):
             with Scanner(self.place.kafka()) as scanner:
                 self.watch.catch_up(scanner)
             self.watch.stop()

@@ -21,6 +21,7 @@ from agents.demo.watch import STAGES, Seen
 from streams.core.midnight import zone
 
 PLAIN_EVERY_S = 3.0
+PIPE_WIDTH = 180
 DRAW_EVERY_S = 0.5
 #: Webhooks are printed one in so many seconds: thousands come, and each says the same.
 WEBHOOK_EVERY_S = 4.0
@@ -39,17 +40,11 @@ class Screen:
     _webhook_at: float = 0.0
 
     @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
+    def phase(self, name: str, about: str) -> Iterator[None]:
         """Tell what is being done, and how long it took."""
         began = time.monotonic()
-        status = self.console.status(f"{name} …") if self.console.is_terminal and self._live is None else None
-        if status is not None:
-            status.start()
-        try:
-            yield
-        finally:
-            if status is not None:
-                status.stop()
+        self.say(f"{name}: {about} …")
+        yield
         self.phases[name] = time.monotonic() - began
         self.say(f"{name}: {self.phases[name]:.1f} s")
 
@@ -60,7 +55,7 @@ class Screen:
         """Tell now and then what something waits for."""
         if time.monotonic() - self._drawn >= PLAIN_EVERY_S:
             self._drawn = time.monotonic()
-            self.say(f"{what} waits for: {for_what}")
+            self.say(f"{what}: still at work: {for_what}")
 
     @contextmanager
     def night(self) -> Iterator[None]:
@@ -80,7 +75,7 @@ class Screen:
         self._drawn = time.monotonic()
         clock = f"{now:%Y-%m-%d %H:%M}Z  tick {ticks}"
         if self._live is not None:
-            self._live.update(Group(Text(f"{clock}  {waits_for}", style="bold"), zone_table(seen, self.deadlines, now)))
+            self._live.update(Group(Text(f"{clock}  at work: {waits_for}", style="bold"), zone_table(seen, self.deadlines, now)))
             return
         rows = [seen.row(name) for name in self.deadlines]
         totals = "  ".join(f"{stage} {sum(row[stage] for row in rows)}" for stage in STAGES)
@@ -125,6 +120,13 @@ def span(found: timedelta | None) -> str:
         return "-"
     minutes = round(found.total_seconds() / 60)
     return f"{'-' if minutes < 0 else ''}{abs(minutes) // 60}:{abs(minutes) % 60:02}"
+
+
+def wide(console: Console) -> Console:
+    """A file or a pipe takes lines as long as they need to be."""
+    if not console.is_terminal:
+        console.width = PIPE_WIDTH
+    return console
 
 
 def print_report(console: Console, report: Report, seen: Seen, deadlines: Mapping[str, datetime]) -> None:

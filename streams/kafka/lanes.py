@@ -111,7 +111,6 @@ class Lane:
             self._store = await self._open()
             while not self._closing.is_set():
                 chunk, handler = await self._next()
-                self._works.advance(chunk)
                 await self._process(chunk, handler)
                 chunk.done = True
                 passing("done.marked")
@@ -169,6 +168,7 @@ class Lane:
 
     async def _process(self, chunk: Chunk, handler: Handler) -> None:
         async def once() -> None:
+            self._works.advance(chunk)
             batch = self._batch(chunk)
             passing("decide.start")
             result = handler(batch)
@@ -244,7 +244,7 @@ class Lane:
             passing("apply.end")
             counters.rows += len(rows)
             self._rows_since_position += len(rows)
-            batch.rows = Overlay(self._store)
+            batch.rows.clear()
 
     async def _write_changelog(self, batch: Batch) -> None:
         """Only rows that were decided once are written, however often it takes: the changelog must not hold a row

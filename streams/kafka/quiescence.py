@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from confluent_kafka import ConsumerGroupTopicPartitions, IsolationLevel, TopicPartition
+from confluent_kafka import Consumer, IsolationLevel, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._listoffsets import OffsetSpec
 
+from streams.core.errors import Transient
+
 TIMEOUT_S = 10.0
+#: For futures: the client's own time-out, which has an error to tell, has to come first.
+ANSWER_S = TIMEOUT_S + 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +37,10 @@ class Quiescence:
     def __init__(self, config: dict[str, Any], reads: Mapping[str, Iterable[str]]) -> None:
         """``reads``: group → topics that it reads."""
         self._admin = AdminClient(config)
+        # Consumers that never join their group: the admin client's list_consumer_group_offsets kills the process (SIGSEGV,
+        # librdkafka 2.16) when a group's coordinator is not ready, as it is not after the start of a broker.
+        self._groups = {group: Consumer({**config, "group.id": group, "enable.auto.commit": False}) for group in reads}
+        self._threads = ThreadPoolExecutor(max_workers=len(self._groups), thread_name_prefix="quiescence")
         counts = self._admin.list_topics(timeout=TIMEOUT_S).topics
         self._reads = {
             group: [
@@ -52,21 +61,19 @@ class Quiescence:
         """The groups that have something to finish; empty when nothing is in flight.
 
         A group without a committed offset for a partition has not started: it counts as waiting, with one record.
+        Raises Transient when Kafka does not answer.
         """
-        requests = {
-            group: self._admin.list_consumer_group_offsets(
-                [ConsumerGroupTopicPartitions(group, partitions)], request_timeout=TIMEOUT_S
-            )[group]
-            for group, partitions in self._reads.items()
-        }
-        committed = {
-            group: {(p.topic, p.partition): p.offset for p in request.result(TIMEOUT_S).topic_partitions}
-            for group, request in requests.items()
-        }
+        try:
+            return self._look()
+        except (KafkaException, TimeoutError) as error:
+            raise Transient(f"Kafka does not say what is in flight ({error!r}): is the broker well?") from error
+
+    def _look(self) -> list[Waiting]:
+        committed = dict(zip(self._reads, self._threads.map(self._committed, self._reads), strict=True))
         listed = self._admin.list_offsets(
             self._ends, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=TIMEOUT_S
         )
-        ends = {(p.topic, p.partition): future.result(TIMEOUT_S).offset for p, future in listed.items()}
+        ends = {(p.topic, p.partition): future.result(ANSWER_S).offset for p, future in listed.items()}
         found = []
         for group, partitions in self._reads.items():
             records = sum(
@@ -77,3 +84,10 @@ class Quiescence:
             if records:
                 found.append(Waiting(group=group, records=records))
         return found
+
+    def _committed(self, group: str) -> dict[tuple[str, int], int]:
+        found = self._groups[group].committed(self._reads[group], timeout=TIMEOUT_S)
+        for one in found:
+            if one.error is not None:
+                raise KafkaException(one.error)
+        return {(one.topic, one.partition): one.offset for one in found}

@@ -216,12 +216,13 @@ class Runtime:
         health = Health(self._health_port, self.health)
         await health.start()
         await self._faust.start()
-        committer = loop.create_task(self._commit_loop())
+        committer = loop.create_task(self._guarded(self._commit_loop))
+        crash = loop.create_task(self._watch_faust())
         tasks = [loop.create_task(self._guarded(task)) for task in self._background]
         log.info("worker.started", app=self.app, instance=self.instance, topics=len(self._topics))
         await stop.wait()
         log.info("worker.stopping", app=self.app, instance=self.instance)
-        for task in (committer, *tasks):
+        for task in (committer, crash, *tasks):
             task.cancel()
         await self._faust.stop()
         await health.stop()
@@ -250,6 +251,11 @@ class Runtime:
                 waited += 1
                 await asyncio.sleep(1.0)
         return None
+
+    async def _watch_faust(self) -> None:
+        """A crashed Faust service hands over nothing any more, while the pump would keep the partitions."""
+        await self._faust._crashed.wait()
+        self._die(Fatal(f"Faust has crashed: {self._faust.crash_reason!r}"))
 
     async def _guarded(self, task: Callable[[], Coroutine[Any, Any, None]]) -> None:
         try:

@@ -221,6 +221,10 @@ class Overlay:
         """Rows in the order in which they were last written; ``None`` is a deletion."""
         return self._writes
 
+    def clear(self) -> None:
+        """The writes have been applied to the store; whoever kept the overlay goes on with it."""
+        self._writes.clear()
+
     def get(self, key: bytes) -> bytes | None:
         try:
             return self._writes[key]

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
 import structlog
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
 from streams.core.clock import Tick, advance
 from streams.core.errors import Poison, Transient
 from streams.kafka.chunks import Record
 
 TICKS = "clock.ticks"
+#: So many ticks before the committed one are read at a start: two clocks may write in wall mode, so the last one need
+#: not be the highest, and the last record need not be a tick at all.
+LOOK_BACK = 100
+TIMEOUT_S = 10.0
+
 log = structlog.get_logger(__name__)
 
 TickReader: TypeAlias = Callable[[bytes], Tick]
 
 
 class BusinessTime:
-    """``now(partition)``: the highest tick handled; survives a restart, since the last handled tick is the one before
+    """``now(partition)``: the highest tick handled; survives a restart, since the last handled ticks are those before
     the committed offset. An app that reads no ticks has the machine's clock in wall mode and none in virtual mode."""
 
     def __init__(self, config: dict[str, Any], read_tick: TickReader | None, *, wall: bool) -> None:
@@ -44,14 +50,12 @@ class BusinessTime:
             return
         consumer = Consumer({"group.id": "curfew-ticks", "enable.auto.commit": False, **self._config})
         try:
-            low, _ = consumer.get_watermark_offsets(TopicPartition(TICKS, partition), timeout=10.0)
-            if offset - 1 < low:
-                return
-            consumer.assign([TopicPartition(TICKS, partition, offset - 1)])
-            message: Any = consumer.poll(10.0)
-            if message is None or message.error() is not None:
-                raise Transient(f"cannot read the last handled tick, {TICKS}[{partition}]@{offset - 1}")
-            self._advance(partition, message.value())
+            low, _ = consumer.get_watermark_offsets(TopicPartition(TICKS, partition), timeout=TIMEOUT_S)
+            begin = max(low, offset - LOOK_BACK)
+            if begin < offset:
+                consumer.assign([TopicPartition(TICKS, partition, begin)])
+                for message in self._until(consumer, offset):
+                    self._advance(partition, message.offset() or 0, message.value())
         except KafkaException as error:
             raise Transient(f"cannot read {TICKS}[{partition}]: {error.args[0].str()}") from error
         finally:
@@ -60,16 +64,28 @@ class BusinessTime:
     def handle(self, partition: int, records: list[Record]) -> None:
         """Advance by a chunk of ticks."""
         for record in records:
-            if record.value is None:
-                continue
-            try:
-                self._advance(partition, record.value)
-            except Poison as error:  # whatever it was, it was no tick; time waits for the next one
-                log.error("ticks.unreadable", error=str(error.at(record.topic, record.partition, record.offset)))
+            self._advance(partition, record.offset, record.value)
 
-    def _advance(self, partition: int, value: bytes) -> None:
+    def _until(self, consumer: Consumer, end: int) -> Iterator[Message]:
+        """Records in front of ``end``; by position, since the last of them may be the mark of a transaction."""
+        deadline = time.monotonic() + TIMEOUT_S
+        while consumer.position(consumer.assignment())[0].offset < end:
+            if time.monotonic() > deadline:
+                raise Transient(f"cannot read the last handled ticks, {TICKS} before offset {end}")
+            message = consumer.poll(0.2)
+            if message is not None and message.error() is None and (message.offset() or 0) < end:
+                yield message
+
+    def _advance(self, partition: int, offset: int, value: bytes | None) -> None:
         assert self._read is not None, "an app that reads clock.ticks needs read_tick"
-        now, epoch = advance(self._now.get(partition), self._read(value), self._epoch.get(partition))
+        if value is None:
+            return
+        try:
+            tick = self._read(value)
+        except Poison as error:  # whatever it was, it was no tick; time waits for the next one
+            log.error("ticks.unreadable", error=str(error.at(TICKS, partition, offset)))
+            return
+        now, epoch = advance(self._now.get(partition), tick, self._epoch.get(partition))
         self._now[partition], self._epoch[partition] = now, epoch
 
     def now(self, partition: int) -> datetime | None:

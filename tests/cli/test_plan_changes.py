@@ -85,7 +85,7 @@ def answering(curfew: Curfew, kafka: Brokers) -> Any:
             message = consumer.poll(0.1)
             if message is None or message.error() is not None:
                 continue
-            request = codec.decode(message.value(), Request)  # type: ignore[arg-type]
+            request = codec.decode(message.value(), Request)
             seen.append(request)
             change = replace(CHANGE, service_id=request.service_id, request_id=request.request_id)
             told = (

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from confluent_kafka import KafkaException, Message, Producer
+from confluent_kafka import Message, Producer
 
 from agents.config_records import write_records
 from agents.embedded import StackAddress
@@ -23,6 +23,7 @@ from agents.clock import barrier_reads
 from agents.worker import WORKERS
 from streams.codec import Codec, Registry
 from streams.codec.registration import register_all
+from streams.core.errors import Transient
 from streams.core.events import Event
 from streams.core.matrix import DateRule, MatrixElement
 from streams.core.objects import (
@@ -134,7 +135,8 @@ class Application:
             "CURFEW_SECRET_TEST": SECRET,
         }
         self.manifest = Manifest.load().with_queues("partner")
-        self.codec = Codec(Registry(address.schema_registry_url))
+        self.registry = Registry(address.schema_registry_url)
+        self.codec = Codec(self.registry)
         self.store = SqlBillingStore(self.settings.billing_store_url)
         self.supervisor = Supervisor(log_dir=directory / "logs", env=self.env)
         self._quiescence: Quiescence | None = None
@@ -145,7 +147,7 @@ class Application:
         """Topics, schemas, catalogue, routes and subscriptions."""
         admin = kafka_admin.admin_client(self.kafka())
         kafka_admin.apply(self.manifest, admin, kafka_admin.diff(self.manifest, admin))
-        register_all(Registry(self.settings.schema_registry_url), self.manifest.subjects())
+        register_all(self.registry, self.manifest.subjects())
         self.send("catalog.product", *((one.id, one) for one in PRODUCTS))
         self.send("catalog.rate-plan", *((one.id, one) for one in RATE_PLANS))
         self.send("catalog.matrix-element", *((one.key, one) for one in ELEMENTS))
@@ -249,7 +251,7 @@ class Application:
         self.assert_all_run()
         try:
             return not self._quiescence.waiting()
-        except KafkaException:  # a broker that just came back
+        except Transient:  # a broker that just came back, or a machine that is busy
             return False
 
     def assert_all_run(self) -> None:

@@ -89,9 +89,7 @@ def application(
 
 
 @pytest.fixture
-def curfew(
-    application: Application, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Curfew:
+def curfew(application: Application, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Curfew:
     """`curfew` in this process, on the application's stack."""
     for name, value in application.env.items():
         monkeypatch.setenv(name, value)

@@ -59,7 +59,9 @@ def test_confluents_own_deserializer_reads_an_event_with_its_types(application: 
 def test_kafkas_console_consumer_prints_key_and_headers(application: Application, stack: Stack) -> None:
     """The record key is the plain account id, and the CloudEvents headers are plain text."""
     application.send(
-        "billing.account", ("interop-console", created("interop-console")), ("interop-console", suspended("interop-console"))
+        "billing.account",
+        ("interop-console", created("interop-console")),
+        ("interop-console", suspended("interop-console")),
     )
     application.settle()
     waiting = len(application.records("queue.customer-events"))

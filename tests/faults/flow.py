@@ -184,12 +184,15 @@ class Flow:
 
     # -- waiting ----------------------------------------------------------------------------------------------------
 
-    def committed(self) -> dict[int, int]:
+    def committed(self, topic: str | None = None) -> dict[int, int]:
         """Committed offsets of the group by partition; negative where there is none."""
         if self._committed is None:
             self._committed = Consumer({"bootstrap.servers": self.servers, "group.id": self.name})
-        wanted = [TopicPartition(self.input, number) for number in range(self.partitions)]
+        wanted = [TopicPartition(topic or self.input, number) for number in range(self.partitions)]
         return {one.partition: one.offset for one in self._committed.committed(wanted, timeout=REQUEST_SECONDS)}
+
+    def wait_committed(self, topic: str, offsets: dict[int, int]) -> None:
+        wait_until(lambda: offsets.items() <= self.committed(topic).items(), f"{topic} is committed up to {offsets}")
 
     def ends(self) -> dict[int, int]:
         with Scanner({"bootstrap.servers": self.servers}) as scanner:
@@ -219,15 +222,17 @@ class Flow:
         more than once.
         """
         repeated = self.verify_effects()
-        folded = fold(read(self.servers, self.changelog))
-        expected = {key.encode(): msgspec.json.encode(Row(revision)) for key, revision in self.fed.items()}
-        assert folded == expected, "the changelog is not the fold of the input"
-        if stores:
-            rows: dict[bytes, bytes] = {}
-            for _, directory in stores:
-                rows.update(store_rows(directory))
-            assert rows == expected, "the stores are not the fold of the changelog"
+        self.verify_rows(stores)
         return repeated
+
+    def verify_rows(self, stores: Sequence[tuple[int, Path]] = ()) -> None:
+        """The part of :meth:`verify` that looks at changelog and stores."""
+        expected = {key.encode(): msgspec.json.encode(Row(revision)) for key, revision in self.fed.items()}
+        changes = read(self.servers, self.changelog)
+        assert fold(changes) == expected, "the changelog is not the fold of the input"
+        for partition, directory in stores:
+            rows = fold(change for change in changes if change.partition() == partition)
+            assert store_rows(directory) == rows, f"store {directory} is not the fold of its changelog"
 
     def verify_effects(self) -> int:
         """The part of :meth:`verify` that looks at the output."""

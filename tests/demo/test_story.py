@@ -1,0 +1,64 @@
+"""The demo's fleet and script, without Kafka."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+
+from agents.demo import fleet, script
+from agents.demo.script import Fate
+from streams.core.messages import Request, RequestKind
+from streams.core.midnight import zone
+
+
+def test_the_same_seed_tells_the_same_story() -> None:
+    """The producer and the demo make the fleet and the script each for itself: both must come to the same."""
+    first, second = (fleet.generate(300, 7) for _ in range(2))
+
+    assert first == second
+    assert script.write(first, 300, 7) == script.write(second, 300, 7)
+
+
+def test_the_full_fleet_is_as_large_as_it_says() -> None:
+    """5,000 accounts in at least 12 zones, one of them with 3,000 services."""
+    made = fleet.generate(5_000, 2018)
+
+    services = Counter(service.account_id for service in made.services)
+    assert len(made.accounts) == 5_000
+    assert len(made.deadlines) >= 12
+    assert services.most_common(1) == [(made.big.id, 3_000)]
+    assert {plan.service_id for plan in made.plans} == {service.id for service in made.services}
+
+
+def test_the_night_has_a_missing_and_a_double_midnight() -> None:
+    """São Paulo's date begins at 01:00, Havana's at the first of its two midnights."""
+    deadlines = fleet.generate(300, 1).deadlines
+
+    assert deadlines["America/Sao_Paulo"].astimezone(zone("America/Sao_Paulo")).hour == 1
+    assert deadlines["America/Havana"] == datetime(2018, 11, 4, 4, tzinfo=UTC)
+    later = deadlines["America/Havana"] + timedelta(hours=1)
+    assert later.astimezone(zone("America/Havana")).strftime("%d %H:%M") == "04 00:00"
+
+
+def test_every_fate_of_an_order_occurs_even_in_a_small_night() -> None:
+    """Otherwise a demo that loses all cancels would still be green."""
+    story = script.write(fleet.generate(300, 1), 300, 1)
+
+    fates = Counter(story.fates.values())
+    assert set(fates) == set(Fate)
+    assert fates[Fate.EFFECTIVE] >= 300
+    assert story.refused_cancels > 0
+
+
+def test_orders_come_in_the_afternoon_of_their_own_zone() -> None:
+    """From one o'clock on, on the day before; the clock is running by then."""
+    made = fleet.generate(300, 1)
+    story = script.write(made, 300, 1)
+
+    assert min(one.at for one in story.sendings) >= script.begins(made)
+    assert max(one.at for one in story.sendings) <= script.ends(made)
+    for one in story.sendings:
+        if isinstance(one.value, Request) and one.value.kind is RequestKind.ORDER:
+            local = one.at.astimezone(zone(made.account[one.value.account_id].zone))
+            assert local.date() < fleet.NIGHT
+            assert local.hour >= 12

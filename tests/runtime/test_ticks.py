@@ -1,0 +1,106 @@
+"""Business time of a partition: only forwards, over restarts, and of one clock."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+import pytest
+
+from streams.core.errors import Fatal
+from streams.kafka.chunks import Record
+from streams.kafka.ticks import BusinessTime
+from tests.faults.flow import Flow, create_topics, producer
+from tests.support.apps import AppProcess, TickJson, read_tick
+from tests.support.kafka_io import wait_until
+
+NOON = datetime(2018, 11, 3, 12, tzinfo=UTC)
+
+
+def tick(minutes: int, epoch: str = "e1") -> bytes:
+    return msgspec.json.encode(TickJson(epoch, minutes, NOON + timedelta(minutes=minutes)))
+
+
+def records(*values: bytes | None) -> list[Record]:
+    return [Record("clock.ticks", 0, offset, None, value, [], 0) for offset, value in enumerate(values)]
+
+
+def clock(*, wall: bool = False) -> BusinessTime:
+    return BusinessTime({}, read_tick, wall=wall)
+
+
+def test_time_of_a_partition_is_the_highest_tick_and_partitions_differ() -> None:
+    time = clock()
+    time.handle(0, records(tick(5), tick(3)))
+    time.handle(1, records(tick(1)))
+
+    assert time.now(0) == NOON + timedelta(minutes=5)
+    assert time.now(1) == NOON + timedelta(minutes=1)
+    assert time.now(2) is None
+
+
+def test_a_tick_of_another_epoch_is_fatal() -> None:
+    """Two runs of a virtual clock in one topic: deadlines that were decided would move."""
+    time = clock()
+    time.handle(0, records(tick(5)))
+
+    with pytest.raises(Fatal, match="another|epoch"):
+        time.handle(0, records(tick(6, "e2")))
+
+
+def test_what_is_no_tick_leaves_time_alone() -> None:
+    """Its agent puts it aside; the worker must not die of it, at every start again."""
+    time = clock()
+
+    time.handle(0, records(tick(5), b"junk", None, tick(6)))
+
+    assert time.now(0) == NOON + timedelta(minutes=6)
+
+
+def test_without_ticks_wall_mode_has_the_machines_clock_and_virtual_mode_none() -> None:
+    before = datetime.now(UTC)
+
+    now = clock(wall=True).now(0)
+
+    assert now is not None
+    assert before <= now <= datetime.now(UTC)
+    assert clock().now(0) is None
+
+
+def told(flow: Flow) -> list[datetime]:
+    return [effect.now for effect in flow.effects() if effect.now is not None]
+
+
+def send_ticks(flow: Flow, topic: str, *values: bytes) -> None:
+    out = producer(flow.servers)
+    for value in values:
+        out.produce(topic, value, partition=0)
+    assert out.flush(30.0) == 0
+
+
+@pytest.mark.kafka
+def test_time_goes_only_forwards_survives_a_kill_and_refuses_another_clock(flow: Flow) -> None:
+    """A lower tick does not set it back, neither now nor after a restart that saw the lower one last."""
+    topic = f"{flow.name}-ticks"
+    create_topics(flow.servers, {topic: {}})
+
+    def start() -> AppProcess:
+        return flow.start(ticks=topic)
+
+    app = start()
+    send_ticks(flow, topic, tick(10), tick(20), b"junk", tick(15))
+    wait_until(lambda: len(told(flow)) == 3 or len(flow.effects()) == 4, "the ticks are handled")
+    first = told(flow)
+    flow.wait_committed(topic, {0: 4})
+    app.kill()
+
+    app = start()
+    send_ticks(flow, topic, tick(12))
+    wait_until(lambda: len(told(flow)) == len(first) + 1, "the tick after the restart is handled", 60.0)
+    last = told(flow)[-1]
+    send_ticks(flow, topic, tick(30, "e2"))
+    code = app.wait_ended()
+
+    assert first[-1] == last == NOON + timedelta(minutes=20)
+    assert code == 70
+    assert "epoch" in app.said("worker.died")[0]["error"]
