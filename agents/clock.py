@@ -96,11 +96,17 @@ class ClockFace:
 
 
 def run_wall(face: ClockFace, stop: threading.Event) -> None:
-    """Tick once per second until ``stop``; a machine clock that was set back is waited for, never followed."""
+    """Tick once per second until ``stop``; a machine clock that was set back is waited for, never followed.
+
+    So is a broker that is away: the next tick says the time as it is then.
+    """
     while not stop.is_set():
         now = datetime.now(UTC)
         if face.now is None or now > face.now:
-            face.tick(now.replace(microsecond=now.microsecond // 1000 * 1000))
+            try:
+                face.tick(now.replace(microsecond=now.microsecond // 1000 * 1000))
+            except Transient as error:
+                log.warning("clock.waits_for_kafka", error=str(error))
         stop.wait(WALL_TICK_S)
 
 
@@ -110,7 +116,10 @@ def run_free(face: ClockFace, stop: threading.Event, *, start: datetime, until: 
     while not stop.is_set() and (face.now is None or face.now < until):
         elapsed = timedelta(seconds=(time.monotonic() - began) * speed)
         now = min(until, start + elapsed)
-        face.tick(now.replace(microsecond=now.microsecond // 1000 * 1000))
+        try:
+            face.tick(now.replace(microsecond=now.microsecond // 1000 * 1000))
+        except Transient as error:  # time runs on; the next tick says what it is then
+            log.warning("clock.waits_for_kafka", error=str(error))
         stop.wait(FREE_RUN_TICK_S)
 
 
@@ -138,18 +147,26 @@ class VirtualClock:
         """Tick from ``start`` to ``until``; returns when everything that the last tick caused is finished."""
         now = start if self.face.now is None else max(start, self.face.now)
         self._settle(stop)
-        self.face.tick(now)
-        self.on_tick(now)
+        self._tick(stop, now)
         while not stop.is_set():
             self._settle(stop)
             if now >= until:
                 return
             now = min(self._next(now), until)
-            self.face.tick(now)
-            self.on_tick(now)
+            self._tick(stop, now)
+
+    def _tick(self, stop: threading.Event, now: datetime) -> None:
+        """Tick until Kafka has it; a tick that comes twice moves nothing."""
+        while not stop.is_set():
+            try:
+                self.face.tick(now)
+            except Transient as error:
+                log.warning("clock.waits_for_kafka", error=str(error))
+            else:
+                self.on_tick(now)
+                return
 
     def _next(self, now: datetime) -> datetime:
-        self.due.sync()
         # Something due in the past is work that the workers bound in flight; they go on when results arrive.
         dues: list[datetime] = [due for due in self.due.all("due").values() if due > now]
         exact = [instant for instant in self.exactly if instant > now]
@@ -162,6 +179,8 @@ class VirtualClock:
         while not stop.is_set():
             try:
                 waiting = self.quiescence.waiting()
+                if not waiting:
+                    self.due.sync()
             except Transient as error:  # not knowing is not standing still, so time does not move
                 log.warning("clock.waits_for_kafka", error=str(error))
                 stop.wait(WALL_TICK_S)

@@ -56,6 +56,10 @@ FEEDS: Mapping[str, tuple[Kind, type[Any], type[Any]]] = {
 #: Kinds that are not keyed by account: every worker has read them whole.
 READ_WHOLE = frozenset({Kind.PRODUCT, Kind.RATE_PLAN, Kind.BILL_RUN})
 
+#: A record is copied into a row and into events, which hold previous and current state and parameters of it. One that
+#: is larger would make outputs over Kafka's 1 MiB: the worker could not write them and would never get past it.
+MAX_RECORD_BYTES = 256 * 1024
+
 log = structlog.get_logger(__name__)
 
 
@@ -150,6 +154,7 @@ class Events:
         feed, desk = self.feeds[batch.topic], _Desk(self, batch)
         for record in batch.records:
             try:
+                check_size(record)
                 desk.follow(feed, record, feed.decode(record.value))
             except Poison as error:
                 batch.dead_letter(record, error)
@@ -160,6 +165,7 @@ class Events:
         desk, decode = _Desk(self, batch), self.decode_finding
         for record in batch.records:
             try:
+                check_size(record)
                 finding = decode(record.value)
                 _check_key(record, finding.key)
                 desk.raise_event(record, finding)
@@ -268,6 +274,13 @@ def _routing_key(kind: Kind, subject: Any) -> str:
     """What a record of this kind has to be keyed by: the account, so that joins are local; bill runs by themselves."""
     key: str = subject.id if kind in (Kind.ACCOUNT, Kind.BILL_RUN) else subject.account_id
     return key
+
+
+def check_size(record: Record) -> None:
+    """Raise Poison (``too_large``) for a record that this worker does not take over into its rows."""
+    size = len(record.value or b"")
+    if size > MAX_RECORD_BYTES:
+        raise Poison("too_large", f"{size} bytes, at most {MAX_RECORD_BYTES}: send large contents as a reference")
 
 
 def _check_key(record: Record, expected: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from agents.events import check_size
 from streams.codec import Codec
 from streams.codec.rows import object_row_decoder
 from streams.core.errors import Poison
@@ -49,6 +50,7 @@ class Orders:
         """Annotate every request of the chunk; one that cannot be read becomes a dead letter."""
         for record in batch.records:
             try:
+                check_size(record)
                 request = self._decode(record.value)
                 _check_key(record, request)
                 value = self._encode(self._annotated(batch, request))

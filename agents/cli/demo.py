@@ -53,7 +53,8 @@ def demo(
     from agents.embedded import DEFAULT_KAFKA_VERSION
     from streams.telemetry import configure_logging
 
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGTERM, signal.SIGINT):  # a shell starts background jobs with SIGINT ignored
+        signal.signal(number, _interrupt)
     configure_logging(Settings(log_level="error"), app="demo")  # what matters is on the screen and in the logs
     if quick:
         accounts, changes = QUICK_ACCOUNTS, QUICK_CHANGES

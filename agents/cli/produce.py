@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Annotated, Any
 
 import typer
-from confluent_kafka import Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 
 from agents.cli.output import Exit, note
 from agents.cli.record_json import Outgoing, parse_line
@@ -16,6 +16,7 @@ from streams.kafka.manifest import Manifest, Topic
 from streams.kafka.partitioner import PARTITIONER
 from streams.settings import Settings
 
+MAX_BYTES = 1_000_000  # of the client and, with a little more, of a broker that nobody has told otherwise
 FLUSH_TIMEOUT_S = 60.0  # longer than librdkafka needs to give up on a broker that is gone
 
 app = typer.Typer()
@@ -43,13 +44,14 @@ def produce(
     read, bad, sent = 0, 0, 0
     try:
         for number, record in _records(sys.stdin, target, codec):
+            problem: object = record
             if isinstance(record, Outgoing):
+                problem = sender.send(record) if sender is not None else None
+            if problem is None:
                 read += 1
-                if sender is not None:
-                    sender.send(record)
                 continue
             bad += 1
-            note(f"line {number}: {record}")
+            note(f"line {number}: {problem}")
             if not skip_bad:
                 break
     finally:  # also when Ctrl-C or a broken registry ends it: what was accepted is sent, and counted
@@ -90,8 +92,11 @@ class _Sender:
             }
         )
 
-    def send(self, record: Outgoing) -> None:
-        """Blocks while the queue is full, so that a file larger than memory can be piped in."""
+    def send(self, record: Outgoing) -> str | None:
+        """Blocks while the queue is full, so that a file larger than memory can be piped in.
+
+        Returns why Kafka will not take the record, None when it is on its way.
+        """
         options: dict[str, Any] = {}
         if record.partition is not None:
             options["partition"] = record.partition
@@ -110,7 +115,13 @@ class _Sender:
                 break
             except BufferError:
                 self._producer.poll(0.1)
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.MSG_SIZE_TOO_LARGE:
+                    raise
+                size = len(record.value or b"")
+                return f"the value has {size:,} bytes, Kafka takes about {MAX_BYTES:,}: make it smaller"
         self._producer.poll(0)
+        return None
 
     def finish(self) -> int:
         """How many records the broker has; notes for those that it has not."""

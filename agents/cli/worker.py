@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import signal
 import threading
 import time
@@ -26,8 +27,13 @@ def worker(
 
     Example: curfew worker events --instance a --health-port 8090
     """
-    from agents.worker import build
+    from agents.worker import WORKERS, build
 
+    if name not in WORKERS:
+        near = difflib.get_close_matches(name, WORKERS, n=1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        known = ", ".join(WORKERS)
+        raise typer.BadParameter(f"there is no worker {name!r}{hint}; there are: {known}", param_hint="NAME")
     settings = Settings()
     configure_logging(settings, app=name)
     raise typer.Exit(build(settings, name, instance=instance, health_port=health_port).run())

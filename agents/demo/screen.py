@@ -75,7 +75,8 @@ class Screen:
         self._drawn = time.monotonic()
         clock = f"{now:%Y-%m-%d %H:%M}Z  tick {ticks}"
         if self._live is not None:
-            self._live.update(Group(Text(f"{clock}  at work: {waits_for}", style="bold"), zone_table(seen, self.deadlines, now)))
+            title = Text(f"{clock}  at work: {waits_for}", style="bold")
+            self._live.update(Group(title, zone_table(seen, self.deadlines, now)))
             return
         rows = [seen.row(name) for name in self.deadlines]
         totals = "  ".join(f"{stage} {sum(row[stage] for row in rows)}" for stage in STAGES)

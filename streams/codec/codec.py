@@ -161,7 +161,8 @@ def _read(value: bytes, writer: Parsed, reader: Parsed | None) -> Any:
     try:
         datum = schemaless_reader(source, writer, reader)
     except Exception as error:  # whatever fastavro raises on garbage: the record is the cause
-        raise Poison("undecodable", f"{type(error).__name__}: {error}") from error
+        why = f"{type(error).__name__}: {error}"
+        raise Poison("undecodable", f"the bytes are no {writer.get('name')} ({why})") from error
     if source.tell() != len(value):
         raise Poison("undecodable", f"{len(value) - source.tell()} bytes are left over after the record")
     return datum

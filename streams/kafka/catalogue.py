@@ -71,8 +71,12 @@ class Catalogue:
         return self._versions[kind]
 
     def sync(self) -> None:
-        """Wait until everything that is in the topics at this moment has been read."""
-        ends = self._ends()
+        """Wait until everything that is in the topics at this moment has been read; raises Transient when Kafka does
+        not say how much that is."""
+        try:
+            ends = self._ends()
+        except KafkaException as error:
+            raise Transient(f"Kafka does not say where the catalogue topics end: {error.args[0].str()}") from error
         while any(self._reached.get(partition, 0) < end for partition, end in ends.items()):
             time.sleep(0.001)
 

@@ -60,20 +60,30 @@ class Chunk:
 class Progress:
     """Which chunks of a partition are done; only the unbroken prefix of done ones may be committed."""
 
-    __slots__ = ("_chunks", "committed")
+    __slots__ = ("_chunks", "_end", "_told")
 
     def __init__(self, committed: int) -> None:
         self._chunks: deque[Chunk] = deque()
-        self.committed = committed
+        self._end = self._told = committed
 
     def add(self, chunk: Chunk) -> None:
         self._chunks.append(chunk)
 
+    def reach_end(self, offset: int) -> None:
+        """The partition ends at ``offset``, and all records in front of it have been added. The last of them may be far
+        in front: where a producer uses transactions, the partition ends with a mark that is no record."""
+        self._end = max(self._end, offset)
+
     def committable(self) -> int | None:
         """The offset that may be committed now, or None when nothing new is done."""
-        offset = None
+        offset = self._told
         while self._chunks and self._chunks[0].done:
             offset = self._chunks.popleft().next_offset
+        if not self._chunks:
+            offset = max(offset, self._end)
+        if offset == self._told:
+            return None
+        self._told = offset
         return offset
 
     @property

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,6 +30,8 @@ LINGER_MS = 5
 PARTITIONER = "murmur2_random"
 #: A record that a foreign producer may have sent is at most this large after it was enriched.
 MAX_MESSAGE_BYTES = 1_048_576
+#: How often connection errors are logged at most.
+TELL_EVERY_S = 10.0
 
 log = structlog.get_logger(__name__)
 
@@ -48,6 +51,7 @@ class Outbox:
         self._failures = 0
         self._last_error: KafkaError | None = None
         self._fatal: KafkaError | None = None
+        self._told_at = float("-inf")
         self._producer = Producer(
             {
                 "acks": "all",
@@ -81,9 +85,12 @@ class Outbox:
                 log.warning("outbox.not_delivered", topic=message.topic(), error=error.str(), failures=self._failures)
 
     def _on_error(self, error: KafkaError) -> None:
-        if error.fatal():
+        if error.fatal() or error.code() == KafkaError._FATAL:  # see pump.FATAL
             self._fatal = error
-        log.warning("outbox.kafka", error=error.str(), fatal=error.fatal())
+        # While a broker is away the client tells so several times per second.
+        if error.fatal() or time.monotonic() - self._told_at > TELL_EVERY_S:
+            self._told_at = time.monotonic()
+            log.warning("outbox.kafka", error=error.str(), fatal=error.fatal())
 
     @property
     def failures(self) -> int:

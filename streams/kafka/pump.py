@@ -33,6 +33,9 @@ POLL_S = 0.1
 BUSY_POLL_S = 0.003
 FETCH_RECORDS = 4_000
 COMMIT_TIMEOUT_S = 10.0
+#: The client tells a fatal error under the code _FATAL with fatal() false: asked for fatal() only, a fenced worker
+#: would stay as a zombie that polls for ever.
+FATAL = (KafkaError._FATAL, KafkaError.FENCED_INSTANCE_ID)
 
 log = structlog.get_logger(__name__)
 
@@ -52,6 +55,10 @@ class Callbacks(Protocol):
 
     def on_chunks(self, chunks: list[Chunk]) -> None: ...
 
+    def on_ends(self, ends: dict[Partition, int], generation: int) -> None:
+        """All records in front of these offsets have been given to ``on_chunks``, and there are no more now."""
+        ...
+
     def on_committed(self, offsets: dict[Partition, int], error: KafkaError | None) -> None: ...
 
     def on_lost(self) -> None:
@@ -66,10 +73,12 @@ class Pump:
 
     def __init__(self, config: dict[str, Any], topics: Iterable[str], callbacks: Callbacks) -> None:
         self._topics = list(topics)
+        self._member = config.get("group.instance.id", "the same member")
         self._callbacks = callbacks
         self._loop = asyncio.get_running_loop()
         self._stopping = threading.Event()
         self._assigned: set[Partition] = set()
+        self._ends: dict[Partition, int] = {}
         self.generation = 0
         self.last_poll = time.monotonic()
         # What the event loop wants done. Every call of the client is made in the pump's thread: the client locks a
@@ -81,6 +90,7 @@ class Pump:
         self._consumer = Consumer(
             {
                 "enable.auto.commit": False,
+                "enable.partition.eof": True,  # for on_ends
                 # A committed offset that the topic no longer has must not silently become "from the end".
                 "auto.offset.reset": "earliest",
                 # Range gives the same partition numbers of all topics to one worker: joins stay local.
@@ -170,13 +180,19 @@ class Pump:
         chunks = self._chunks(messages)
         if chunks:
             self._loop.call_soon_threadsafe(self._callbacks.on_chunks, chunks)
+        if self._ends:
+            ends, self._ends = self._ends, {}
+            self._loop.call_soon_threadsafe(self._callbacks.on_ends, ends, self.generation)
 
     def _chunks(self, messages: list[Any]) -> list[Chunk]:
         by_partition: dict[Partition, list[Record]] = {}
         for message in messages:
             error = message.error()
             if error is not None:
-                self._on_message_error(error)
+                if error.code() == KafkaError._PARTITION_EOF:
+                    self._ends[message.topic(), message.partition()] = message.offset()
+                else:
+                    self._on_message_error(error)
                 continue
             topic, partition = message.topic(), message.partition()
             record = Record(
@@ -199,16 +215,20 @@ class Pump:
             for chunk in split(topic, partition, self.generation, records)
         ]
 
+    def _fenced(self, error: KafkaError) -> Fatal:
+        return Fatal(
+            f"another worker has joined as {self._member}, so this one has lost its partitions: give each worker of an "
+            f"app its own --instance ({error.str()})"
+        )
+
     def _on_message_error(self, error: KafkaError) -> None:
-        if error.fatal() or error.code() == KafkaError.FENCED_INSTANCE_ID:
-            raise Fatal(f"the group has fenced this worker: {error.str()}")
+        if error.fatal() or error.code() in FATAL:
+            raise self._fenced(error)
         log.warning("pump.kafka", error=error.str(), code=error.name())
 
     def _on_error(self, error: KafkaError) -> None:
-        if error.fatal():
-            self._loop.call_soon_threadsafe(
-                self._callbacks.on_failed, Fatal(f"the group has fenced this worker: {error.str()}")
-            )
+        if error.fatal() or error.code() in FATAL:
+            self._loop.call_soon_threadsafe(self._callbacks.on_failed, self._fenced(error))
         log.warning("pump.kafka", error=error.str(), code=error.name())
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:

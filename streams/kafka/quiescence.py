@@ -36,9 +36,10 @@ class Quiescence:
 
     def __init__(self, config: dict[str, Any], reads: Mapping[str, Iterable[str]]) -> None:
         """``reads``: group → topics that it reads."""
+        self._config = config
         self._admin = AdminClient(config)
-        # Consumers that never join their group: the admin client's list_consumer_group_offsets kills the process (SIGSEGV,
-        # librdkafka 2.16) when a group's coordinator is not ready, as it is not after the start of a broker.
+        # Consumers that never join their group: list_consumer_group_offsets of the admin client ends the process
+        # (SIGSEGV in librdkafka 2.16) when a group's coordinator is not ready, as it is not after a broker's start.
         self._groups = {group: Consumer({**config, "group.id": group, "enable.auto.commit": False}) for group in reads}
         self._threads = ThreadPoolExecutor(max_workers=len(self._groups), thread_name_prefix="quiescence")
         counts = self._admin.list_topics(timeout=TIMEOUT_S).topics
@@ -66,6 +67,9 @@ class Quiescence:
         try:
             return self._look()
         except (KafkaException, TimeoutError) as error:
+            # After a broker restart the admin client goes on asking with the leader epoch it knows, for minutes
+            # (FENCED_LEADER_EPOCH); a new one asks for metadata first.
+            self._admin = AdminClient(self._config)
             raise Transient(f"Kafka does not say what is in flight ({error!r}): is the broker well?") from error
 
     def _look(self) -> list[Waiting]:

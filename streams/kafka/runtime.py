@@ -319,6 +319,14 @@ class Runtime:
                 self._pump.pause(partition)
             cast("Consumer", self._faust.consumer).deliver(chunk)
 
+    def on_ends(self, ends: dict[Partition, int], generation: int) -> None:
+        if generation != self._generation:
+            return
+        for partition, offset in ends.items():
+            if partition in self._progress:
+                self._progress[partition].reach_end(offset)
+        self._done.set()
+
     def on_failed(self, error: BaseException) -> None:
         self._die(error)
 

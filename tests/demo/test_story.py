@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from agents.demo import fleet, script
+from agents.demo.report import final_states
 from agents.demo.script import Fate
-from streams.core.messages import Request, RequestKind
+from agents.demo.watch import Seen
+from streams.core import ids
+from streams.core.messages import Acknowledgement, AcknowledgementKind, Reply, Request, RequestKind
 from streams.core.midnight import zone
 
 
@@ -62,3 +66,61 @@ def test_orders_come_in_the_afternoon_of_their_own_zone() -> None:
             local = one.at.astimezone(zone(made.account[one.value.account_id].zone))
             assert local.date() < fleet.NIGHT
             assert local.hour >= 12
+
+
+def test_a_change_that_the_topics_do_not_finish_is_open() -> None:
+    """Persisted and completed is not enough: without its release the change is not counted as effective."""
+    made = fleet.generate(300, 1)
+    order = next(one.value for one in script.write(made, 300, 1).sendings if isinstance(one.value, Request))
+    change_id = ids.change_id(order.service_id, order.request_id)
+    seen = Seen(zone_of={account.id: account.zone for account in made.accounts})
+    seen.request(order)
+
+    assert final_states(seen) == {change_id: "no answer"}
+    seen.reply(_accepted(order, change_id, made.deadline(order.account_id)))
+    seen.step(change_id, order.account_id, "completed")
+    assert final_states(seen) == {change_id: "open"}
+    seen.acknowledgement(_released(order, change_id, made.deadline(order.account_id)))
+    assert final_states(seen) == {change_id: "effective"}
+
+
+def test_another_answer_to_the_same_request_is_a_contradiction() -> None:
+    """The report must not hide it behind the first answer."""
+    made = fleet.generate(300, 1)
+    order = next(one.value for one in script.write(made, 300, 1).sendings if isinstance(one.value, Request))
+    seen = Seen(zone_of={})
+    answer = _accepted(order, "change", made.deadline(order.account_id))
+
+    seen.reply(answer)
+    seen.reply(answer)
+    assert seen.contradictions == 0
+    seen.reply(replace(answer, accepted=False))
+    assert seen.contradictions == 1
+
+
+def _accepted(order: Request, change_id: str, deadline: datetime) -> Reply:
+    return Reply(
+        request_id=order.request_id,
+        account_id=order.account_id,
+        service_id=order.service_id,
+        change_id=change_id,
+        revision=1,
+        accepted=True,
+        state="pending",
+        reasons=(),
+        start_at=deadline - timedelta(hours=6),
+        deadline_at=deadline,
+        decided_at=order.requested_at,
+    )
+
+
+def _released(order: Request, change_id: str, deadline: datetime) -> Acknowledgement:
+    return Acknowledgement(
+        kind=AcknowledgementKind.RELEASED,
+        change_id=change_id,
+        revision=1,
+        account_id=order.account_id,
+        service_id=order.service_id,
+        committed_at=deadline,
+        late=False,
+    )

@@ -11,21 +11,22 @@ import sys
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from confluent_kafka import Message, Producer
 
+from agents.clock import barrier_reads
 from agents.config_records import write_records
 from agents.embedded import StackAddress
 from agents.routes_file import read_routes
 from agents.subscriptions_file import read_subscriptions
 from agents.supervisor import Supervisor
-from agents.clock import barrier_reads
 from agents.worker import WORKERS
 from streams.codec import Codec, Registry
 from streams.codec.registration import register_all
 from streams.core.errors import Transient
 from streams.core.events import Event
-from streams.core.matrix import DateRule, MatrixElement
+from streams.core.matrix import DateRule
 from streams.core.objects import (
     Account,
     AccountChange,
@@ -91,7 +92,7 @@ RATE_PLANS = (
     RatePlan(id="basic", product_id="P1", name="Basic"),
     RatePlan(id="plus", product_id="P1", name="Plus"),
 )
-#: ``at-once``: its start is long past for every date of the next days, so a change is executed as soon as it is ordered.
+#: ``at-once``: for every date of the next days its start is long past, so a change is executed when it is ordered.
 ELEMENTS = (
     an_element("basic-to-plus"),
     an_element("at-once", date_rule=DateRule.DATE_GIVEN, lead_hours=24 * 7),
@@ -181,7 +182,7 @@ class Application:
 
     # -- processes --------------------------------------------------------------------------------------------------
 
-    def kafka(self) -> dict[str, object]:
+    def kafka(self) -> dict[str, Any]:
         return self.settings.kafka(log_level=0, error_cb=lambda error: None)
 
     def popen(self, log: Path, *command: str, **env: str) -> subprocess.Popen[bytes]:
@@ -345,7 +346,3 @@ def basic_plan(account_id: str, service_id: str) -> ServicePlan:
         product_id="P1",
         memberships=(Membership(rate_plan_id="basic", valid_from=LONG_AGO),),
     )
-
-
-def elements() -> dict[str, MatrixElement]:
-    return {one.key: one for one in ELEMENTS}

@@ -83,7 +83,7 @@ def test_kafkas_console_consumer_prints_key_and_headers(application: Application
 
 
 def test_text_from_kafkas_console_producer_becomes_a_dead_letter(application: Application, stack: Stack) -> None:
-    """Java's client, compressed: put aside unchanged with the reason, under headers that tools know; the flow goes on."""
+    """Java's client, compressed: put aside unchanged, the reason under headers that tools know; the flow goes on."""
     sent = run_kafka_tool(
         "org.apache.kafka.tools.ConsoleProducer",
         ["--bootstrap-server", application.settings.bootstrap_servers, "--topic", "billing.account",

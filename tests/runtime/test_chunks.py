@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streams.core.errors import Poison
@@ -25,6 +25,7 @@ def cut(made: list[Record]) -> list[Chunk]:
     return list(split("t", 1, 7, made))
 
 
+@settings(deadline=None)
 @given(sizes=SIZES, repeat=st.integers(min_value=1, max_value=40))
 def test_chunks_one_after_another_are_the_records(sizes: list[int], repeat: int) -> None:
     """Nothing is lost, doubled or reordered, and no chunk is empty."""
@@ -37,6 +38,7 @@ def test_chunks_one_after_another_are_the_records(sizes: list[int], repeat: int)
     assert {(chunk.topic, chunk.partition, chunk.generation) for chunk in chunks} <= {("t", 1, 7)}
 
 
+@settings(deadline=None)
 @given(sizes=SIZES, repeat=st.integers(min_value=1, max_value=40))
 def test_chunks_are_bounded_and_as_full_as_they_may_be(sizes: list[int], repeat: int) -> None:
     """At most 500 records; over the byte bound only by the last record; only the last chunk is neither."""
@@ -72,6 +74,27 @@ def test_only_the_unbroken_prefix_of_done_chunks_may_be_committed(order: list[in
         prefix = next((i for i, chunk in enumerate(chunks) if not chunk.done), len(chunks))
         assert committed == prefix
         assert progress.outstanding == len(chunks) - prefix
+
+
+def test_the_end_of_a_partition_is_committed_once_everything_before_it_is_done() -> None:
+    """It may lie behind the last record: transactions end with a mark, and a lag of one would stay for ever."""
+    progress = Progress(0)
+    chunk = Chunk("t", 0, 1, [Record("t", 0, 3, None, None, [], 0)])
+    progress.add(chunk)
+    progress.reach_end(6)
+    early = progress.committable()
+    chunk.done = True
+
+    assert early is None
+    assert progress.committable() == 6
+    assert progress.committable() is None
+
+
+def test_an_end_that_is_known_already_is_nothing_to_commit() -> None:
+    progress = Progress(5)
+    progress.reach_end(5)
+
+    assert progress.committable() is None
 
 
 def test_nothing_new_is_nothing_to_commit() -> None:

@@ -1,0 +1,117 @@
+"""A whole night under kill -9: all workers, the real agents, the real billing store, judged by the demo's own checks."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from agents.cli.demo import QUICK_ACCOUNTS, QUICK_CHANGES
+from agents.demo.fleet import generate
+from agents.demo.night import Night, Options
+from agents.demo.place import Place
+from agents.demo.report import Report
+from agents.demo.screen import Screen
+from agents.embedded import DEFAULT_KAFKA_VERSION
+from agents.worker import WORKERS
+
+pytestmark = [pytest.mark.faults, pytest.mark.kafka, pytest.mark.timeout(1800)]
+
+KILLS = 20
+BROKER_RESTARTS = 2
+SEED = 20181104
+#: A night without kills says this; in a storm it must say the opposite.
+NO_WORKER_DIED = "no worker died"
+
+
+class Storm(Place):
+    """A place in which workers are killed all through the night, and the broker twice."""
+
+    #: Set by the night when its clock runs; until then nothing is killed.
+    night: StormyNight | None = None
+    broker_restarts = 0
+
+    def check(self) -> None:
+        if self.night is not None:
+            self.night.strike()
+        super().check()
+
+    def kill(self, name: str) -> bool:
+        """SIGKILL a worker; False when it is not running at the moment."""
+        child = next(child for child in self.supervisor.children if child.name == name)
+        if child.process is None or child.process.poll() is not None:
+            return False
+        child.process.kill()
+        child.process.wait()
+        return True
+
+    def restart_broker(self) -> None:
+        self._stack.kill_broker()
+        self._stack.restart_broker()
+        self.broker_restarts += 1
+
+
+class StormyNight(Night):
+    """Strikes are spread over the records that the workers have done, so that they fall into the flow."""
+
+    def __init__(self, options: Options, place: Storm, screen: Screen, fleet: object) -> None:
+        super().__init__(options, place, screen, fleet)  # type: ignore[arg-type]
+        self.storm = place
+        self.kills: list[str] = []
+        self._random = random.Random(SEED)
+        self._strikes = self._plan()
+        self._progress = 0
+
+    def _plan(self) -> Iterator[str]:
+        """Each worker at least three times, in random order, and the broker in between."""
+        names = [*WORKERS] * 3 + self._random.choices([*WORKERS], k=KILLS - 3 * len(WORKERS))
+        self._random.shuffle(names)
+        third = len(names) // 3
+        return iter([*names[:third], "broker", *names[third : 2 * third], "broker", *names[2 * third :]])
+
+    def strike(self) -> None:
+        """Kill the next one, when enough has happened since the last."""
+        happened = len(self.seen.event_types)
+        if happened < self._progress:
+            return
+        name = next(self._strikes, None)
+        if name is None:
+            return
+        self._progress = happened + 1 + int(0.8 * 6 * self.options.changes / (KILLS + BROKER_RESTARTS))
+        if name == "broker":
+            self.storm.restart_broker()
+        elif self.storm.kill(name):
+            self.kills.append(name)
+        else:  # it is down already; strike again when it is up
+            self._strikes = iter([name, *self._strikes])
+            self._progress = happened
+
+
+@pytest.mark.parametrize(
+    ("accounts", "changes"),
+    [pytest.param(QUICK_ACCOUNTS, QUICK_CHANGES, id="quick"), pytest.param(5_000, 5_000, id="full")],
+)
+def test_a_night_of_kills_loses_nothing_and_persists_every_change_once(
+    tmp_path: Path, accounts: int, changes: int
+) -> None:
+    """Twenty kills of workers and two of the broker: all checks of the report hold but the one that nobody died."""
+    fleet = generate(accounts, SEED)
+    screen = Screen(console=Console(stderr=True, highlight=False), deadlines=fleet.deadlines)
+    place = Storm(tmp_path, DEFAULT_KAFKA_VERSION, screen.say)
+    night = StormyNight(Options(accounts=accounts, changes=changes, seed=SEED), place, screen, fleet)
+    place.night = night
+    try:
+        report: Report = night.run()
+    finally:
+        night.close()
+        running = place.close()
+
+    assert len(night.kills) == KILLS
+    assert place.broker_restarts == BROKER_RESTARTS
+    assert [
+        f"{check.name}: {check.found}" for check in report.checks if not check.holds and check.name != NO_WORKER_DIED
+    ] == []
+    assert running == []

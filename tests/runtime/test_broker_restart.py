@@ -1,0 +1,61 @@
+"""The broker goes away and comes back while records flow."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from agents.embedded import Stack
+from tests.faults.flow import Flow
+from tests.support.kafka_io import wait_until
+
+pytestmark = [pytest.mark.kafka, pytest.mark.slow]
+
+
+def test_a_broker_restart_in_the_flow_loses_nothing_and_ends_no_worker(private_flow: tuple[Flow, Stack]) -> None:
+    """Killed like by a power cut; workers wait, and go on where they were."""
+    flow, stack = private_flow
+    app = flow.start(shape="async", chunk_seconds=0.02)
+    app.wait_for("worker.assigned")
+    feeding = threading.Thread(target=flow.feed, args=(10_000,), kwargs={"per_second": 1_500.0})
+    feeding.start()
+    wait_until(lambda: sum(flow.committed().values()) > 1_000, "records flow")
+
+    stack.kill_broker()
+    stack.restart_broker()
+    feeding.join()
+    flow.wait_finished(120.0)
+
+    assert app.code is None
+    assert app.stop() == 0
+    flow.verify([(n, flow.store_directory() / str(n)) for n in range(4)])
+
+
+def test_a_worker_that_starts_before_its_broker_waits_for_it(private_flow: tuple[Flow, Stack]) -> None:
+    """It says what it waits for, and needs no restart."""
+    flow, stack = private_flow
+    flow.feed(100)
+    stack.kill_broker()
+
+    app = flow.start()
+    waiting = app.wait_for("worker.waits_for_kafka")
+    stack.restart_broker()
+    flow.wait_finished(120.0)
+
+    assert "CURFEW_BOOTSTRAP_SERVERS" in waiting["remedy"]
+    assert app.code is None
+    flow.verify()
+
+
+def test_sigterm_while_the_broker_is_away_ends_the_worker(private_flow: tuple[Flow, Stack]) -> None:
+    """It cannot commit, so the next start repeats; it must not hang."""
+    flow, stack = private_flow
+    flow.feed(500)
+    app = flow.start()
+    flow.wait_finished()
+    stack.kill_broker()
+
+    code = app.stop()
+
+    assert code == 0

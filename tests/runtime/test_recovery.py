@@ -1,0 +1,95 @@
+"""A store is a copy: whatever happens to it, the changelog brings it back."""
+
+from __future__ import annotations
+
+import shutil
+
+import msgspec
+import pytest
+
+from streams.kafka.store import Origin, RocksStore
+from tests.faults.flow import Flow
+from tests.support.apps import Row
+
+pytestmark = pytest.mark.kafka
+
+
+def stores(flow: Flow) -> list[tuple[int, object]]:
+    return [(n, flow.store_directory() / str(n)) for n in range(flow.partitions)]
+
+
+def run_once(flow: Flow, records: int, **spec: object) -> int:
+    """Feed, run until finished, stop; returns how many changelog records the recovery read."""
+    if records:
+        flow.feed(records)
+    app = flow.start(**spec)  # type: ignore[arg-type]
+    flow.wait_finished()
+    wait = app.wait_for("store.recovered", times=flow.partitions)
+    assert wait
+    assert app.stop() == 0
+    return sum(line["records"] for line in app.said("store.recovered"))
+
+
+def test_a_wiped_directory_is_recovered_whole_and_a_kept_one_not_at_all(flow: Flow) -> None:
+    """After kill -9 and without the directory every row comes back; after a clean stop nothing needs to be read."""
+    flow.feed(2_000)
+    flow.start()
+    flow.wait_finished()
+    flow.apps[-1].kill()
+    shutil.rmtree(flow.directory / "workers")
+
+    read_wiped = run_once(flow, 0)
+    read_kept = run_once(flow, 0)
+
+    assert read_wiped >= 200
+    assert read_kept == 0
+    flow.verify([(n, flow.store_directory() / str(n)) for n in range(4)])
+
+
+def test_a_store_of_another_cluster_is_wiped_and_recovered(flow: Flow) -> None:
+    """Its rows must not be taken for rows of this one: k0 would be "seen already" and never raised."""
+    stranger = Origin(cluster_id="elsewhere", topic_id="t", topic=flow.changelog, partition=0)
+    for number in range(4):
+        store = RocksStore(flow.store_directory() / str(number), stranger)
+        store.write([(b"k%d" % key, msgspec.json.encode(Row(10_000))) for key in range(200)], None)
+        store.close()
+
+    run_once(flow, 1_000)
+
+    assert len(flow.apps[-1].said("store.wiped")) == 4
+    flow.verify([(n, flow.store_directory() / str(n)) for n in range(4)])
+
+
+def test_a_store_ahead_of_its_changelog_is_wiped_and_recovered(flow: Flow) -> None:
+    """It says that it has read what is not there: it copies something that is gone."""
+    run_once(flow, 500)
+    for number in range(4):
+        directory = flow.store_directory() / str(number)
+        store = RocksStore(directory, _origin(directory))
+        store.write([(b"ghost", b"1")], 1_000_000)
+        store.close()
+
+    run_once(flow, 500)
+
+    assert len(flow.apps[-1].said("store.wiped")) == 4
+    flow.verify([(n, flow.store_directory() / str(n)) for n in range(4)])
+
+
+def _origin(directory: object) -> Origin:
+    """The origin in the stamp of a store."""
+    from rocksdict import Options, Rdict
+
+    from streams.kafka.store import Stamp
+
+    database = Rdict(str(directory), Options(raw_mode=True))
+    stamp = msgspec.msgpack.decode(database[b"\x00stamp"], type=Stamp)
+    database.close()
+    return Origin(cluster_id=stamp.cluster_id, topic_id=stamp.topic_id, topic="", partition=0)
+
+
+def test_a_memory_store_is_read_again_at_every_start(flow: Flow) -> None:
+    run_once(flow, 1_000, memory_store=True)
+    again = run_once(flow, 1_000, memory_store=True)
+
+    assert again > 0
+    flow.verify()
