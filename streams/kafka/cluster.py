@@ -12,6 +12,8 @@ from confluent_kafka.admin import AdminClient
 from streams.core.errors import Misconfigured
 
 TIMEOUT_S = 10.0
+#: The client's own time-out, which has an error to tell, has to come before the one of its future.
+ANSWER_S = TIMEOUT_S + 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,14 +33,14 @@ def inspect_layout(config: dict[str, Any], topics: Sequence[str], changelog: str
     """
     admin = AdminClient(config)
     wanted = [*topics, *([changelog] if changelog else [])]
-    cluster = admin.describe_cluster(request_timeout=TIMEOUT_S).result(TIMEOUT_S)
+    cluster = admin.describe_cluster(request_timeout=TIMEOUT_S).result(ANSWER_S)
     described = admin.describe_topics(TopicCollection(wanted), request_timeout=TIMEOUT_S)
     counts: dict[str, int] = {}
     ids: dict[str, str] = {}
     missing = []
     for topic, future in described.items():
         try:
-            description = future.result(TIMEOUT_S)
+            description = future.result(ANSWER_S)
         except KafkaException as error:
             if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
                 raise

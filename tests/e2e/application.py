@@ -321,12 +321,21 @@ def created(account_id: str, **fields: object) -> AccountChange:
     )
 
 
-def suspended(account_id: str, revision: int = 2) -> AccountChange:
-    """The change that raises account.status_changed."""
+def suspended(account_id: str) -> AccountChange:
+    """The second revision, which raises account.status_changed."""
+    return _switched(account_id, "Active", "Suspended", 2)
+
+
+def reactivated(account_id: str) -> AccountChange:
+    """The third revision, which raises it again."""
+    return _switched(account_id, "Suspended", "Active", 3)
+
+
+def _switched(account_id: str, before: str, after: str, revision: int) -> AccountChange:
     return AccountChange(
         op=Op.UPDATED,
-        previous=account(account_id),
-        current=account(account_id, status="Suspended"),
+        previous=account(account_id, status=before),
+        current=account(account_id, status=after),
         revision=revision,
         occurred_at=now(),
         source="crm",

@@ -64,21 +64,33 @@ def test_produce_says_that_a_record_is_too_large(curfew: Curfew, application: Ap
     assert b"large-2" in {message.key() for message in application.records("billing.account")}
 
 
-def test_a_route_with_unknown_names_is_refused_with_the_nearest_ones(curfew: Curfew, tmp_path: Path) -> None:
-    """Exit code 2, every problem at once, and the routes in force are as before."""
+@pytest.mark.parametrize(
+    ("queue", "parameter", "says"),
+    [
+        (
+            "customer-event",
+            "invoice.amount",
+            "there is no queue 'customer-event'; there are billing-events, customer-events",
+        ),
+        ("customer-events", "invoice.amont", "nearest names: invoice.amount"),
+    ],
+)
+def test_a_route_with_an_unknown_name_is_refused_with_the_nearest_ones(
+    curfew: Curfew, tmp_path: Path, queue: str, parameter: str, says: str
+) -> None:
+    """Exit code 2, file and route named, and the routes in force are as before."""
     file = tmp_path / "routes.toml"
     file.write_text(
-        '[[route]]\nname = "everything"\nevent_types = ["invoice.posted"]\nqueues = ["customer-event"]\n'
-        'parameters = ["invoice.amont"]\n'
+        f'[[route]]\nname = "everything"\nevent_types = ["invoice.posted"]\nqueues = ["{queue}"]\n'
+        f'parameters = ["{parameter}"]\n'
     )
     before = curfew("routes", "list", "-f", "json").out
 
     ran = curfew("routes", "apply", str(file))
     assert ran.code == 2
     assert f"{file}: nothing was saved." in ran.err
-    assert "route everything: there is no queue 'customer-event'" in ran.err
-    assert "customer-events" in ran.err
-    assert "invoice.amount" in ran.err
+    assert "route everything: " in ran.err
+    assert says in ran.err
     assert curfew("routes", "list", "-f", "json").out == before
 
 
@@ -104,10 +116,9 @@ def test_an_unknown_worker_is_wrong_usage(curfew: Curfew) -> None:
     """Exit code 2, with the nearest name and all names."""
     ran = curfew("worker", "delivry")
 
+    said = " ".join(ran.err.replace("│", " ").split())  # without the frame and its line breaks
     assert ran.code == 2
-    assert "there is no worker 'delivry'" in ran.err
-    assert "did you mean 'delivery'" in ran.err
-    assert "plan-changes" in ran.err
+    assert "there is no worker 'delivry' (did you mean 'delivery'?); there are: events, plan-changes," in said
 
 
 class Bare:

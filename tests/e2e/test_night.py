@@ -104,9 +104,9 @@ def test_a_change_is_ordered_executed_persisted_and_true_at_midnight(night: Appl
 
     assert (reply["accepted"], reply["state"]) == (True, "pending")
     assert (reply["start_at"], reply["deadline_at"]) == ("2018-11-03T21:00:00Z", "2018-11-04T03:00:00Z")
-    assert at_noon == ["rate_plan_change.ordered", "rate_plan_change.pending"]
+    assert at_noon == ["rate_plan_change.ordered"]
     assert before == [
-        f"rate_plan_change.{name}" for name in ("ordered", "pending", "started", "executed", "persisted", "completed")
+        f"rate_plan_change.{name}" for name in ("ordered", "started", "executed", "persisted", "completed")
     ]
     assert [event.type for event in history] == [*before, "rate_plan_change.effective"]
     assert {event.subject_id for event in history} == {reply["change_id"]}

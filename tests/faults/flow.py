@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
-from confluent_kafka import Consumer, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from rocksdict import AccessType, Options, Rdict
@@ -148,7 +148,7 @@ class Flow:
         for index in range(count):
             if per_second is not None and index % 100 == 0:
                 ahead = index / per_second - (time.monotonic() - began)
-                if (stop.wait(max(0.0, ahead)) if stop is not None else _pause(ahead)):
+                if stop.wait(max(0.0, ahead)) if stop is not None else _pause(ahead):
                     break
             key = f"k{index % keys}"
             revision = self.fed.get(key, 0) + 1
@@ -189,7 +189,16 @@ class Flow:
         if self._committed is None:
             self._committed = Consumer({"bootstrap.servers": self.servers, "group.id": self.name})
         wanted = [TopicPartition(topic or self.input, number) for number in range(self.partitions)]
-        return {one.partition: one.offset for one in self._committed.committed(wanted, timeout=REQUEST_SECONDS)}
+        deadline = time.monotonic() + REQUEST_SECONDS
+        while True:
+            try:
+                found = self._committed.committed(wanted, timeout=REQUEST_SECONDS)
+            except KafkaException:  # a broker that has just started has no coordinator yet
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
+            else:
+                return {one.partition: one.offset for one in found}
 
     def wait_committed(self, topic: str, offsets: dict[int, int]) -> None:
         wait_until(lambda: offsets.items() <= self.committed(topic).items(), f"{topic} is committed up to {offsets}")

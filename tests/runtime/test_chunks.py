@@ -7,7 +7,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streams.core.errors import Poison
-from streams.kafka.chunks import CHUNK_BYTES, CHUNK_RECORDS, RECORD_OVERHEAD_BYTES, Batch, Chunk, Progress, Record, split
+from streams.kafka.chunks import (
+    CHUNK_BYTES,
+    CHUNK_RECORDS,
+    RECORD_OVERHEAD_BYTES,
+    Batch,
+    Chunk,
+    Progress,
+    Record,
+    split,
+)
 from streams.kafka.outbox import MAX_MESSAGE_BYTES
 from streams.kafka.store import MemoryStore, Overlay
 
