@@ -50,8 +50,8 @@ class ClockFace:
     _partitions: list[int] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._outbox = Outbox(self.config)
         self._partitions, last = self._last_ticks()
+        self._outbox = Outbox(self.config)
         if last is not None:
             self.epoch, self.seq, self.now = last.epoch, last.seq, last.now
         elif self.epoch is None:
@@ -69,9 +69,11 @@ class ClockFace:
                 if high > low:
                     consumer.assign([TopicPartition(TICKS, number, high - 1)])
                     message = consumer.poll(10.0)
-                    if message is not None and message.error() is None:
-                        tick = self.codec.decode(message.value(), Tick)
-                        last = tick if last is None or tick.now > last.now else last
+                    if message is None or message.error() is not None:
+                        # Taken for "no tick yet" it would begin a new epoch, which stops every worker.
+                        raise Transient(f"cannot read the last tick of {TICKS}[{number}]: is the broker well?")
+                    tick = self.codec.decode(message.value(), Tick)
+                    last = tick if last is None or tick.now > last.now else last
             return sorted(metadata.partitions), last
         finally:
             consumer.close()

@@ -7,6 +7,7 @@ and one ``curfew-attempt`` twice.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import OrderedDict
 from collections.abc import Collection, Iterable
 from typing import Final, NamedTuple
@@ -82,7 +83,8 @@ class Dispatcher:
                 batch.dead_letter(record, error)
                 continue
             wanted[attempt.attempt_id] = attempt, self._decoded(attempt)
-        made = await asyncio.gather(*(self._in_turn(train) for train in _trains(wanted)))
+        begin_by = time.monotonic() + BEGIN_WITHIN_S
+        made = await asyncio.gather(*(self._in_turn(train, begin_by) for train in _trains(wanted)))
         for result, forwarded in (one for train in made for one in train):
             if forwarded is not None:
                 batch.emit(forwarded.topic, key=forwarded.key, value=forwarded.value, headers=forwarded.headers)
@@ -94,10 +96,12 @@ class Dispatcher:
         except Poison as error:
             return error
 
-    async def _in_turn(self, train: list[tuple[Attempt, Event | Poison]]) -> list[tuple[Result, Forwarded | None]]:
-        return [await self._make(attempt, event) for attempt, event in train]
+    async def _in_turn(
+        self, train: list[tuple[Attempt, Event | Poison]], begin_by: float
+    ) -> list[tuple[Result, Forwarded | None]]:
+        return [await self._make(attempt, event, begin_by) for attempt, event in train]
 
-    async def _make(self, attempt: Attempt, event: Event | Poison) -> tuple[Result, Forwarded | None]:
+    async def _make(self, attempt: Attempt, event: Event | Poison, begin_by: float) -> tuple[Result, Forwarded | None]:
         if isinstance(event, Poison):
             undecodable = Exchange(verdict=Verdict.PERMANENT, reason=event.reason, detail=event.detail)
             return self._conclude(attempt, None, undecodable), None
@@ -115,7 +119,7 @@ class Dispatcher:
         if known is not None:
             return known, None
         exchange = await self._sender.send(
-            subscription, attempt.unit_id, attempt.number, event, begin_within_s=BEGIN_WITHIN_S
+            subscription, attempt.unit_id, attempt.number, event, begin_within_s=begin_by - time.monotonic()
         )
         result = self._conclude(attempt, subscription, exchange)
         if result.verdict is not Verdict.POSTPONED:

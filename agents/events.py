@@ -204,12 +204,23 @@ class _Desk:
         row = follow(before, change.revision, change.current)
         if row is None:
             return
+        had, sent = self._changed.get(key), len(self._batch.outputs)
         self._rows[key] = self._changed[key] = row
         skipped = row.gaps - (0 if before is None else before.gaps)
         if skipped:
             self._count(record, f"gaps {feed.kind}", skipped)
-        for finding in detect(feed.kind, change, None if before is None else before.current, self._router.registered):
-            self.raise_event(record, finding)
+        try:
+            for finding in detect(
+                feed.kind, change, None if before is None else before.current, self._router.registered
+            ):
+                self.raise_event(record, finding)
+        except Poison:  # as if the record had not come: redriven, it must not be "seen already"
+            del self._batch.outputs[sent:]
+            self._rows[key] = before
+            del self._changed[key]
+            if had is not None:
+                self._changed[key] = had
+            raise
 
     def raise_event(self, record: Record, finding: Finding) -> None:
         """Enrich, route and emit one finding."""

@@ -50,6 +50,9 @@ _SINGLE_STEPS = {
 }
 
 log = structlog.get_logger(__name__)
+#: Row and record of a result have to fit into Kafka's 1 MiB; a hook that adds ten thousand tasks fails its own change.
+MAX_RESULT_BYTES = 400_000
+
 T = TypeVar("T")
 
 
@@ -112,7 +115,13 @@ class Execution:
             if recorded.command_id == command.command_id:
                 return recorded
         result = await self._execute(command, batch.now or command.sent_at)
-        batch.rows.put(key, encode_row(result))
+        row = encode_row(result)
+        if len(row) > MAX_RESULT_BYTES:
+            result = replace(
+                result, verdict=ExecutionVerdict.FAILED, reason="outcome_too_large", sealed=None, retryable=False
+            )
+            row = encode_row(result)
+        batch.rows.put(key, row)
         return result
 
     async def _execute(self, command: ExecuteCommand, now: datetime) -> ExecutionResult:

@@ -53,6 +53,7 @@ def clock(
     from agents.clock import ClockFace, VirtualClock, barrier_reads, due_reports, run_free, run_wall
     from streams.codec import Codec, Registry
     from streams.core.errors import Misconfigured
+    from streams.kafka.catalogue import patiently
     from streams.kafka.manifest import Manifest
     from streams.kafka.quiescence import Quiescence
 
@@ -61,7 +62,12 @@ def clock(
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    face = ClockFace(config=settings.kafka(), codec=Codec(Registry(settings.schema_registry_url)))
+    # Every wall clock is the same clock: two that begin on an empty topic must not begin two epochs.
+    epoch = "wall" if settings.clock is ClockMode.WALL else None
+    codec = Codec(Registry(settings.schema_registry_url))
+    faces: list[ClockFace] = []
+    patiently(lambda: faces.append(ClockFace(config=settings.kafka(), codec=codec, epoch=epoch)))
+    face = faces[0]
     try:
         if settings.clock is ClockMode.WALL:
             if start or until or free_run:

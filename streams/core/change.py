@@ -48,6 +48,8 @@ class State(StrEnum):
     FAILED = "failed"
 
 
+# In these something is still expected: a result, an acknowledgement, the end of the post work.
+_ON_ITS_WAY = frozenset({State.STARTED, State.EXECUTED, State.PERSISTED})
 # In these nothing more will happen and nothing became true: the service is free for another order.
 _ENDED_WITHOUT_EFFECT = frozenset({State.REJECTED, State.CANCELLED, State.SUPERSEDED, State.ABANDONED})
 
@@ -101,8 +103,14 @@ class Change:
 
     @property
     def is_open(self) -> bool:
-        """True while no other change of the service may begin."""
-        return self.effective_at is None and self.state not in _ENDED_WITHOUT_EFFECT
+        """True while no other change of the service may begin.
+
+        An effective change whose result or post work is still on its way is open too: put aside for another one, it
+        would never come to its end.
+        """
+        if self.state in _ENDED_WITHOUT_EFFECT:
+            return False
+        return self.effective_at is None or self.state in _ON_ITS_WAY
 
 
 # Facts: what happened.

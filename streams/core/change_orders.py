@@ -119,6 +119,15 @@ def _window_for(
     element: MatrixElement, validated: ValidatedRequest, change_id: str, now: datetime
 ) -> tuple[Window | None, list[str]]:
     """The window of the order, or the reasons why there is none."""
+    try:
+        return _found_window(element, validated, change_id, now)
+    except (OverflowError, ValueError):  # year 1, billing day 0: one impossible request must not stop a partition
+        return None, ["effective_date_impossible"]
+
+
+def _found_window(
+    element: MatrixElement, validated: ValidatedRequest, change_id: str, now: datetime
+) -> tuple[Window | None, list[str]]:
     request = validated.request
     if validated.zone is None:
         return None, ["zone_unknown"]

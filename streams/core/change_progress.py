@@ -76,7 +76,7 @@ def actions(change: Change) -> Iterator[Action]:
 
 
 def _settlement_wanted(change: Change) -> SettlementKind | None:
-    if not change.is_open:
+    if not change.is_open or change.effective_at is not None:
         return None
     if change.persisted_at is not None:
         return SettlementKind.RELEASE

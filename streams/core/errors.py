@@ -16,6 +16,9 @@ from __future__ import annotations
 
 from typing import Self
 
+#: Exit code of a process that stopped itself because going on would have done harm (sysexits' EX_SOFTWARE).
+EXIT_FATAL = 70
+
 
 class CurfewError(Exception):
     """Base of all errors of Curfew; catch it only where a message is shown to a person."""

@@ -75,6 +75,10 @@ class Account:
     email: str
     billing_day: int
 
+    def __post_init__(self) -> None:
+        if not 1 <= self.billing_day <= 31:
+            raise ValueError(f"billing_day of account {self.id} is {self.billing_day}; it must be 1 to 31")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:

@@ -6,6 +6,8 @@ It is small data that changes rarely; a worker does not start before it has read
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -15,7 +17,7 @@ from typing import Any
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from streams.core.errors import Misconfigured, Poison, Transient
+from streams.core.errors import EXIT_FATAL, Misconfigured, Poison, Transient
 
 POLL_S = 0.2
 BATCH = 2_000
@@ -112,6 +114,16 @@ class Catalogue:
             self._reached[found.topic, found.partition] = max(0, int(found.offset))
 
     def _follow(self) -> None:
+        try:
+            self._follow_on()
+        except (
+            BaseException
+        ) as error:  # going on with configuration that no longer changes would be worse than a restart
+            log.error("catalogue.died", error=repr(error))
+            sys.stderr.flush()
+            os._exit(EXIT_FATAL)
+
+    def _follow_on(self) -> None:
         while not self._stopping.is_set():
             first = self._consumer.poll(POLL_S)
             if first is not None:

@@ -95,6 +95,8 @@ class Lane:
         self._memory: dict[str, Any] = {}
         self._store: Store | None = None
         self._rows_since_position = 0
+        #: Where the changelog ends if every record in it since the opening was applied here, once.
+        self._applied = 0
         self._task = asyncio.get_running_loop().create_task(self._run(), name=f"lane-{partition}")
 
     def put(self, chunk: Chunk, handler: Handler) -> None:
@@ -140,6 +142,7 @@ class Lane:
     async def _open(self) -> Store:
         store: Store = await self._patiently("store", self._open_once)
         self._store = store
+        self._applied = store.position
         self._rebuild_memory()
         return store
 
@@ -244,6 +247,7 @@ class Lane:
             passing("apply.end")
             counters.rows += len(rows)
             self._rows_since_position += len(rows)
+            self._applied += len(rows)
             batch.rows.clear()
 
     async def _write_changelog(self, batch: Batch) -> None:
@@ -266,8 +270,11 @@ class Lane:
         loop = asyncio.get_running_loop()
         end = await loop.run_in_executor(self._works.threads, self._works.stores.end, self._partition)
         assert self._store is not None
-        self._store.write((), end)
         self._rows_since_position = 0
+        # Rows of another owner, or of a write that did not get to its end, may stand before ``end``: to claim it would
+        # skip them for ever. The old position stays true; it only costs reading more.
+        if end == self._applied:
+            self._store.write((), end)
 
     async def _close_store(self) -> None:
         store, self._store = self._store, None

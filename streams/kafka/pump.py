@@ -241,6 +241,8 @@ class Pump:
         self._wait_for(self._callbacks.on_assigned(start, fresh, self.generation))
         passing("seek")
         consumer.assign(_listed(start))
+        # librdkafka keeps a pause over a rebalance; the runtime counts what is buffered from zero again.
+        consumer.resume(_listed(start))
 
     def _start_offsets(
         self, consumer: Consumer, partitions: list[TopicPartition]

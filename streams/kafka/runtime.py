@@ -27,7 +27,7 @@ from confluent_kafka import KafkaError, KafkaException
 from faust.app.base import BootStrategy as AppBootStrategy
 from faust.types import TP
 
-from streams.core.errors import Fatal
+from streams.core.errors import EXIT_FATAL, Fatal
 from streams.kafka.chunks import Chunk, Handler, Opener, Progress
 from streams.kafka.cluster import Layout, inspect_layout
 from streams.kafka.driver import Consumer, Transport
@@ -47,8 +47,6 @@ COMMIT_INTERVAL_S = 0.025
 COMMIT_RETRY_S = 0.2
 #: Buffered records of one worker; over it the fullest partitions are paused, which costs them a refetch.
 BUFFER_BYTES = 64 << 20
-#: Exit code of a worker that stopped itself because going on would have done harm.
-EXIT_FATAL = 70
 
 log = structlog.get_logger(__name__)
 

@@ -72,8 +72,7 @@ class Stores:
             log.warning("store.wiped", partition=partition, reason=str(error))
             store.close()
             shutil.rmtree(self._directory / str(partition), ignore_errors=True)
-            store = self._new(partition)
-            read = self._source(partition).recover(store, stopped)
+            raise Transient(f"the store of partition {partition} was wiped; it is read again") from error
         except KafkaException as error:
             store.close()
             raise Transient(f"cannot read {self._changelog}[{partition}]: {error.args[0].str()}") from error

@@ -26,8 +26,9 @@ TickReader: TypeAlias = Callable[[bytes], Tick]
 
 
 class BusinessTime:
-    """``now(partition)``: the highest tick handled; survives a restart, since the last handled ticks are those before
-    the committed offset. An app that reads no ticks has the machine's clock in wall mode and none in virtual mode."""
+    """``now(partition)``: the highest tick of the partition. After a restart it is the highest tick **in the log**, not
+    the last committed one: a tick that was handled but not committed may have been acted upon, and time must not go
+    back behind it. An app that reads no ticks has the machine's clock in wall mode and none in virtual mode."""
 
     def __init__(self, config: dict[str, Any], read_tick: TickReader | None, *, wall: bool) -> None:
         self._config = config
@@ -44,17 +45,16 @@ class BusinessTime:
         self._epoch.clear()
 
     def open(self, partition: int) -> None:
-        """Find the time that the partition had reached (blocks)."""
-        offset = self._start.get(partition)
-        if offset is None or offset == 0 or self._read is None:
+        """Find the time that the partition may have reached (blocks)."""
+        if partition not in self._start or self._read is None:
             return
         consumer = Consumer({"group.id": "curfew-ticks", "enable.auto.commit": False, **self._config})
         try:
-            low, _ = consumer.get_watermark_offsets(TopicPartition(TICKS, partition), timeout=TIMEOUT_S)
-            begin = max(low, offset - LOOK_BACK)
-            if begin < offset:
+            low, high = consumer.get_watermark_offsets(TopicPartition(TICKS, partition), timeout=TIMEOUT_S)
+            begin = max(low, high - LOOK_BACK)
+            if begin < high:
                 consumer.assign([TopicPartition(TICKS, partition, begin)])
-                for message in self._until(consumer, offset):
+                for message in self._until(consumer, high):
                     self._advance(partition, message.offset() or 0, message.value())
         except KafkaException as error:
             raise Transient(f"cannot read {TICKS}[{partition}]: {error.args[0].str()}") from error
@@ -71,7 +71,7 @@ class BusinessTime:
         deadline = time.monotonic() + TIMEOUT_S
         while consumer.position(consumer.assignment())[0].offset < end:
             if time.monotonic() > deadline:
-                raise Transient(f"cannot read the last handled ticks, {TICKS} before offset {end}")
+                raise Transient(f"cannot read the last ticks, {TICKS} before offset {end}")
             message = consumer.poll(0.2)
             if message is not None and message.error() is None and (message.offset() or 0) < end:
                 yield message

@@ -1,14 +1,15 @@
 """The worker kills itself at every place that it passes, and nothing is missing afterwards.
 
-For each fail point: feed, let it die there, start it again, wait until everything is committed. Then every change has had
-its effect, each effect id has one content, and changelog and stores are the fold of the input.
+For each fail point: feed, let it die there, start it again, wait until everything is committed. Then every change has
+had its effect, each effect id has one content, and changelog and stores are the fold of the input.
 """
 
 from __future__ import annotations
 
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from streams.kafka.failpoints import FAIL_POINTS
 from tests.faults.flow import Flow
 from tests.support.apps import AppProcess
 
-pytestmark = [pytest.mark.kafka, pytest.mark.faults]
+pytestmark = pytest.mark.kafka
 
 RECORDS = 5_000
 MORE = 1_000
@@ -26,6 +27,28 @@ USUAL_NTH = 4
 RECOVERY = [point for point in FAIL_POINTS if point.startswith("recovery.")]
 HAND_OVER = ["rebalance.revoke", "rebalance.revoked", "rebalance.assign", "seek"]
 CHUNK = [point for point in FAIL_POINTS if point not in (*RECOVERY, *HAND_OVER)]
+#: The generator shape differs from whole chunks only where something is made durable.
+SLICED = ("outputs.durable", "changelog.middle", "apply.middle", "apply.end")
+#: One of each kind runs with every change, the rest with `make faults`.
+QUICK = (
+    "outputs.middle",
+    "changelog.middle",
+    "apply.end",
+    "commit.before",
+    "recovery.middle",
+    "rebalance.revoked",
+    "seek",
+)
+
+
+def walk(points: Iterable[str], *shapes: str) -> list[Any]:
+    """Parameters, those that are not quick marked for the fault suite."""
+    no_shape: list[tuple[str, ...]] = [()]
+    return [
+        pytest.param(point, *shape, marks=() if point in QUICK and shape != ("generator",) else pytest.mark.faults)
+        for point in points
+        for shape in ([(name,) for name in shapes] or no_shape)
+    ]
 
 
 def setting(point: str) -> str:
@@ -47,12 +70,9 @@ def wait_killed(app: AppProcess) -> None:
     assert app.wait_ended() == -signal.SIGKILL, app.tail()
 
 
-@pytest.mark.parametrize("shape", ["plain", "generator"])
-@pytest.mark.parametrize("point", CHUNK)
+@pytest.mark.parametrize(("point", "shape"), [*walk(CHUNK, "plain"), *walk(SLICED, "generator")])
 def test_a_crash_in_the_life_of_a_chunk_loses_nothing(flow: Flow, point: str, shape: str) -> None:
     """Between any two phases, in the middle of each, and around the commit."""
-    if shape == "generator" and point not in ("outputs.durable", "changelog.middle", "apply.middle", "apply.end"):
-        pytest.skip("slices differ from whole chunks only where something is made durable")
     flow.feed(RECORDS)
 
     wait_killed(flow.start(fail_point=setting(point), shape=shape))
@@ -61,7 +81,7 @@ def test_a_crash_in_the_life_of_a_chunk_loses_nothing(flow: Flow, point: str, sh
     finish_and_verify(flow, again)
 
 
-@pytest.mark.parametrize("point", RECOVERY)
+@pytest.mark.parametrize("point", walk(RECOVERY))
 def test_a_crash_during_recovery_loses_nothing(flow: Flow, point: str) -> None:
     """The directory is gone, the worker recovers, dies while it does, and recovers from what it has."""
     flow.feed(RECORDS)
@@ -77,7 +97,7 @@ def test_a_crash_during_recovery_loses_nothing(flow: Flow, point: str) -> None:
     finish_and_verify(flow, again)
 
 
-@pytest.mark.parametrize("point", HAND_OVER)
+@pytest.mark.parametrize("point", walk(HAND_OVER))
 def test_a_crash_during_a_rebalance_loses_nothing(flow: Flow, point: str) -> None:
     """A second worker joins in the flow; the first dies while it gives partitions up or takes them again."""
     flow.feed(RECORDS)
@@ -92,8 +112,3 @@ def test_a_crash_during_a_rebalance_loses_nothing(flow: Flow, point: str) -> Non
     flow.feed(MORE)
 
     finish_and_verify(flow, again, second)
-
-
-def quick() -> Iterator[str]:
-    """One of each kind, for the suite that runs at every change."""
-    yield from ("outputs.middle", "changelog.middle", "apply.end", "commit.before")

@@ -1,4 +1,4 @@
-"""A whole night under kill -9: all workers, the real agents, the real billing store, judged by the demo's own checks."""
+"""A whole night under kill -9: all workers, the real agents and billing store, judged by the demo's own checks."""
 
 from __future__ import annotations
 

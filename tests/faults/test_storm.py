@@ -45,7 +45,7 @@ class Storm:
         return self._flow.start(instance, shape=self._random.choice(("plain", "generator", "async")))
 
     def rage(self) -> None:
-        """All kills, one after another; a killed worker is started again at once, in half of the cases after a while."""
+        """All kills, one after another; a killed worker is started again at once, half of the times after a while."""
         while self.kills < KILLS:
             time.sleep(self._random.uniform(*GAP_SECONDS))  # the moment of a kill is what is random here
             instance = self._random.choice(("1", "2"))
@@ -87,9 +87,7 @@ def test_a_storm_of_kills_loses_nothing(private_flow: tuple[Flow, Stack]) -> Non
     assert storm.kills == KILLS
     assert still_flowing, "the input ended before the storm: slow it down"
     assert codes == [0, 0]
-    repeated = flow.verify(
-        [(n, _store(flow, app) / str(n)) for app, numbers in owned.items() for n in numbers]
-    )
+    repeated = flow.verify([(n, _store(flow, app) / str(n)) for app, numbers in owned.items() for n in numbers])
     assert repeated < RECORDS, "more repetitions than records"
 
 

@@ -21,7 +21,9 @@ from streams.kafka.outbox import MAX_MESSAGE_BYTES
 from streams.kafka.store import MemoryStore, Overlay
 
 SIZES = st.lists(
-    st.one_of(st.integers(min_value=0, max_value=200), st.sampled_from([CHUNK_BYTES // 2, CHUNK_BYTES, 2 * CHUNK_BYTES])),
+    st.one_of(
+        st.integers(min_value=0, max_value=200), st.sampled_from([CHUNK_BYTES // 2, CHUNK_BYTES, 2 * CHUNK_BYTES])
+    ),
     max_size=60,
 )
 

@@ -28,7 +28,14 @@ def run(setting: str | None) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize(
     ("setting", "code", "passed"),
-    [(None, 0, 3), ("", 0, 3), ("seek:1", 0, 3), ("apply.end", -9, 0), ("apply.end:3", -9, 2), ("commit.before:2", -9, 1)],
+    [
+        (None, 0, 3),
+        ("", 0, 3),
+        ("seek:1", 0, 3),
+        ("apply.end", -9, 0),
+        ("apply.end:3", -9, 2),
+        ("commit.before:2", -9, 1),
+    ],
 )
 def test_the_process_dies_at_the_named_pass_of_the_named_point(setting: str | None, code: int, passed: int) -> None:
     result = run(setting)

@@ -18,8 +18,9 @@ from typing import Any
 import pytest
 from faust.types import TP
 
+from streams.core.errors import EXIT_FATAL
 from streams.kafka.chunks import Batch, Chunk, Handler, Record
-from streams.kafka.runtime import EXIT_FATAL, Runtime
+from streams.kafka.runtime import Runtime
 from streams.settings import Settings
 from tests.support.kafka_io import TIMEOUT_SECONDS
 
@@ -287,7 +288,11 @@ asyncio.run(main())
 def test_a_crash_inside_faust_ends_the_worker(tmp_path: Path) -> None:
     """A crashed service shows on the app; else the pump would keep partitions that nobody works on."""
     result = subprocess.run(
-        [sys.executable, "-c", CRASH, str(tmp_path)], capture_output=True, text=True, check=False, timeout=TIMEOUT_SECONDS
+        [sys.executable, "-c", CRASH, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=TIMEOUT_SECONDS,
     )
 
     assert result.returncode == EXIT_FATAL, result.stderr

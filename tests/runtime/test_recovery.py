@@ -82,7 +82,7 @@ def _origin(directory: object) -> Origin:
     from streams.kafka.store import Stamp
 
     database = Rdict(str(directory), Options(raw_mode=True))
-    stamp = msgspec.msgpack.decode(database[b"\x00stamp"], type=Stamp)
+    stamp = msgspec.msgpack.decode(database[b"\x00stamp"] or b"", type=Stamp)
     database.close()
     return Origin(cluster_id=stamp.cluster_id, topic_id=stamp.topic_id, topic="", partition=0)
 

@@ -119,7 +119,7 @@ def test_the_stamp_is_in_the_same_write_as_the_rows(tmp_path: Path) -> None:
     store.close()
 
     database = Rdict(str(tmp_path / "0"), Options(raw_mode=True))
-    stamp = msgspec.msgpack.decode(database[b"\x00stamp"], type=Stamp)
+    stamp = msgspec.msgpack.decode(database[b"\x00stamp"] or b"", type=Stamp)
     database.close()
 
     assert (stamp.cluster_id, stamp.topic_id, stamp.position) == ("cluster-a", "topic-a", 5)

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import msgspec
@@ -170,16 +171,23 @@ def read_tick(value: bytes) -> Tick:
     return Tick(epoch=tick.epoch, seq=tick.seq, now=tick.now.astimezone(UTC))
 
 
+def set_constant(name: str, value: object, *modules: ModuleType) -> None:
+    """Give a constant of the runtime another value in this process: a test cannot wait for the one of production."""
+    for module in modules:
+        assert hasattr(module, name)
+        setattr(module, name, value)
+
+
 def run(spec: Spec) -> int:
     """Run until SIGTERM; returns the exit code."""
     if spec.session_timeout_ms is not None:
-        pump.SESSION_TIMEOUT_MS = runtime.SESSION_TIMEOUT_MS = spec.session_timeout_ms  # type: ignore[misc]
+        set_constant("SESSION_TIMEOUT_MS", spec.session_timeout_ms, pump, runtime)
     if spec.delivery_timeout_ms is not None:
-        outbox.DELIVERY_TIMEOUT_MS = spec.delivery_timeout_ms  # type: ignore[misc]
+        set_constant("DELIVERY_TIMEOUT_MS", spec.delivery_timeout_ms, outbox)
     if spec.buffer_bytes is not None:
-        runtime.BUFFER_BYTES = spec.buffer_bytes  # type: ignore[misc]
+        set_constant("BUFFER_BYTES", spec.buffer_bytes, runtime)
     if spec.ticks is not None:
-        ticks.TICKS = runtime.TICKS = spec.ticks  # type: ignore[misc]
+        set_constant("TICKS", spec.ticks, ticks, runtime)
     settings = Settings(
         data_dir=Path(spec.data_dir), clock=ClockMode.VIRTUAL if spec.ticks else ClockMode.WALL, log_format="json"
     )
