@@ -45,8 +45,8 @@ class Bench:
         self.runtime.agent("first", topics=["a"], handler=_ignore)
         self.runtime.agent("second", topics=["b"], handler=_ignore)
         self.app: Any = self.runtime._faust
-        self.app.curfew_started = self._started
-        self.app.curfew_stopping = self._stopping
+        self.app.curfew_started = self._started  # type: ignore[attr-defined]
+        self.app.curfew_stopping = self._stopping  # type: ignore[attr-defined]
         self.subscribed: list[set[str]] = []
         self.flow_was_active: list[bool] = []
         self.agents_ran: list[bool] = []
