@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,6 +30,24 @@ def die_with_parent() -> None:
     """In the child, before exec: end when the supervisor ends, however it ends (Linux only)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+@contextmanager
+def signals_held_back() -> Iterator[None]:
+    """Handle SIGINT and SIGTERM after the block only: a process between its fork and its entry here is nobody's child.
+
+    In the main thread; a handler that raises then raises behind the block, which has registered what it started.
+    """
+    came: list[int] = []
+    held_back = (signal.SIGINT, signal.SIGTERM)
+    handlers = [signal.signal(each, lambda number, _: came.append(number)) for each in held_back]
+    try:
+        yield
+    finally:
+        for each, handler in zip(held_back, handlers, strict=True):
+            signal.signal(each, handler)
+        for number in came:
+            signal.raise_signal(number)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -62,7 +81,7 @@ class Supervisor:
 
     def _start(self, child: Child) -> None:
         self.log_dir.mkdir(parents=True, exist_ok=True)
-        with (self.log_dir / f"{child.name}.log").open("ab") as output:
+        with (self.log_dir / f"{child.name}.log").open("ab") as output, signals_held_back():
             child.process = subprocess.Popen(
                 [sys.executable, "-m", "agents.cli.main", *child.command],
                 stdin=subprocess.DEVNULL,

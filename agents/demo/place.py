@@ -22,7 +22,7 @@ from agents.demo.fleet import FOUNDED, Fleet
 from agents.embedded import Stack, StackConfig
 from agents.routes_file import read_routes
 from agents.subscriptions_file import read_subscriptions
-from agents.supervisor import Supervisor, die_with_parent
+from agents.supervisor import Supervisor, die_with_parent, signals_held_back
 from agents.worker import WORKERS
 from streams.codec import Codec, Registry
 from streams.codec.registration import register_all
@@ -143,7 +143,7 @@ class Place:
     def start_producer(self, accounts: int, changes: int, seed: int) -> None:
         """The billing engine and the CRM: not under the supervisor, since it ends by itself."""
         numbers = {"--accounts": accounts, "--changes": changes, "--seed": seed}
-        with (self.logs / "producer.log").open("ab") as output:
+        with (self.logs / "producer.log").open("ab") as output, signals_held_back():
             self.producer = subprocess.Popen(
                 [sys.executable, "-m", "agents.demo.producer", *(str(x) for pair in numbers.items() for x in pair)],
                 stdin=subprocess.DEVNULL,

@@ -14,6 +14,8 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.support.kafka_io import wait_until_ended
+
 pytestmark = [pytest.mark.slow, pytest.mark.kafka, pytest.mark.timeout(400)]
 
 QUICK = (sys.executable, "-m", "agents.cli.main", "demo", "--quick", "--format", "json")
@@ -58,7 +60,7 @@ def test_an_interrupted_demo_stops_everything(tmp_path: Path) -> None:
         os.kill(process.pid, signal.SIGINT)
 
         assert process.wait(60) != 0
-        assert [child for child in children if child.is_running()] == []
+        wait_until_ended(children)
         assert len(children) >= 8
     finally:
         process.kill()

@@ -108,7 +108,7 @@ def test_a_detached_stack_from_start_to_stop(dev: Dev, kafka: Brokers) -> None:
 
     java = [psutil.Process(pid) for pid in dev.state().child_pids]
     assert dev.run("stop").stdout == "stopped\n"
-    assert not any(process.is_running() for process in java)
+    wait_until_ended(java)
     assert dev.directory.joinpath("kafka", ".kafka_cleanshutdown").exists()
     assert dev.run("status").returncode == 1
     assert "not running" in dev.run("stop").stdout
@@ -126,7 +126,7 @@ def test_a_foreground_stack_ends_with_all_its_children_on_sigterm(dev: Dev) -> N
 
     assert code == 0
     assert len(java) == 1
-    assert not any(process.is_running() for process in java)
+    wait_until_ended(java)
     assert states.read(dev.directory) is None
 
 
