@@ -7,7 +7,7 @@ statement and no decision: the service's partition alone decides, remembers and 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol, TypeVar
 
 from agents.events import check_size
 from streams.codec import Codec
@@ -22,6 +22,8 @@ from streams.kafka.runtime import Runtime
 
 REQUESTS = "plan-change.requests"
 VALIDATED = "plan-change.validated"
+
+T = TypeVar("T")
 
 
 class Ports(Protocol):
@@ -59,7 +61,8 @@ class Orders:
                 batch.dead_letter(record, error)
 
     def _annotated(self, batch: Batch, request: Request) -> ValidatedRequest:
-        account = _current(batch, self._account, Kind.ACCOUNT, request.account_id)
+        known = _row(batch, self._account, Kind.ACCOUNT, request.account_id)
+        account: Account | None = None if known is None else known.current
         service = _current(batch, self._service, Kind.SERVICE, request.service_id)
         plan = _current(batch, self._plan, Kind.SERVICE_PLAN, request.service_id)
         reasons = []
@@ -76,6 +79,7 @@ class Orders:
             valid=not reasons,
             reasons=tuple(reasons),
             zone=None if account is None else account.zone,
+            account_revision=None if known is None else known.revision,
             billing_day=None if account is None else account.billing_day,
             account_status=None if account is None else account.status,
             service_state=None if service is None else service.state,
@@ -87,9 +91,14 @@ class Orders:
         )
 
 
-def _current(batch: Batch, decode: Callable[[bytes], ObjectRow[Any]], kind: Kind, id: str) -> Any:
+def _row(batch: Batch, decode: Callable[[bytes], ObjectRow[T]], kind: Kind, id: str) -> ObjectRow[T] | None:
     raw = batch.rows.get(object_key(kind, id))
-    return None if raw is None else decode(raw).current
+    return None if raw is None else decode(raw)
+
+
+def _current(batch: Batch, decode: Callable[[bytes], ObjectRow[T]], kind: Kind, id: str) -> T | None:
+    row = _row(batch, decode, kind, id)
+    return None if row is None else row.current
 
 
 def _check_key(record: Record, request: Request) -> None:

@@ -5,12 +5,13 @@ Everything is decided by :class:`streams.core.change_desk.Desk`; this module dec
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any, Protocol, TypeVar, assert_never
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Protocol, TypeAlias, TypeVar, assert_never
 
 from streams.codec import Codec
 from streams.core.change import Effect, RaiseFinding, Rules, SendCommand, SendReply, SendSettlement
 from streams.core.change_desk import Desk, rebuild
+from streams.core.change_rows import UNSENT, pack, unpack_unsent, unsent_key
 from streams.core.clock import NextDue
 from streams.core.due import DueIndex
 from streams.core.errors import Poison
@@ -48,6 +49,8 @@ WINDOW = 2_000
 # Rows handled between two points of durability. More, and a crash repeats more; fewer, and each costs a round trip.
 SLICE = 500
 
+#: Topic, key and Avro value of a record to send.
+Sent: TypeAlias = tuple[str, str, bytes]
 T = TypeVar("T")
 
 
@@ -98,26 +101,27 @@ class PlanChanges:
     def open(self, batch: Batch) -> None:
         """Build the index of due work from the rows; in flight is what the rows say."""
         batch.memory["due"] = rebuild(batch.rows, WINDOW)
+        batch.memory["unsent"] = [(key, unpack_unsent(value)) for key, value in batch.rows.scan(UNSENT.encode())]
 
     def requests(self, batch: Batch) -> Iterator[None]:
         """Decide orders and cancels."""
         desk = self._desk(batch)
-        for validated in _decoded(batch, self._validated, lambda one: one.request.service_id):
-            self._act(batch, desk.request(validated))
+        requests = _decoded(batch, self._validated, lambda one: one.request.service_id)
+        yield from self._carry_out(batch, map(desk.request, requests))
         yield from self._due_work(batch, desk)
 
     def outcomes(self, batch: Batch) -> Iterator[None]:
         """Take results of commands."""
         desk = self._desk(batch)
-        for result in _decoded(batch, self._result, lambda one: one.service_id):
-            self._act(batch, desk.result(result))
+        results = _decoded(batch, self._result, lambda one: one.service_id)
+        yield from self._carry_out(batch, map(desk.result, results))
         yield from self._due_work(batch, desk)
 
     def acknowledgements(self, batch: Batch) -> Iterator[None]:
         """Take commits of the billing store."""
         desk = self._desk(batch)
-        for acknowledgement in _decoded(batch, self._acknowledgement, lambda one: one.service_id):
-            self._act(batch, desk.acknowledge(acknowledgement))
+        acknowledgements = _decoded(batch, self._acknowledgement, lambda one: one.service_id)
+        yield from self._carry_out(batch, map(desk.acknowledge, acknowledgements))
         yield from self._due_work(batch, desk)
 
     def ticks(self, batch: Batch) -> Iterator[None]:
@@ -125,12 +129,40 @@ class PlanChanges:
         yield from self._due_work(batch, self._desk(batch))
 
     def _due_work(self, batch: Batch, desk: Desk) -> Iterator[None]:
-        for count, effects in enumerate(desk.due_work(), 1):
-            self._act(batch, effects)
+        yield from self._carry_out(batch, desk.due_work())
+        self._report_next_due(batch)
+
+    def _carry_out(self, batch: Batch, decisions: Iterable[list[Effect]]) -> Iterator[None]:
+        """Send the effects of each decision, in order, in slices.
+
+        Answers to requests wait until the decision is durable, with all that it sends: told before, and lost with a
+        crash, a cancel that was accepted could be decided again at a later time, and be too late (ADR 3).
+        """
+        yield from self._send_unsent(batch)
+        for count, effects in enumerate(decisions, 1):
+            held: list[tuple[bytes, list[Sent]]] = batch.memory["unsent"]
+            if any(isinstance(effect, SendReply) for effect in effects):
+                key, sent = unsent_key(len(held)), [self._record(effect) for effect in effects]
+                batch.rows.put(key, pack(sent))
+                held.append((key, sent))
+            else:
+                yield from self._send_unsent(batch)
+                for effect in effects:
+                    self._emit(batch, self._record(effect))
             if count % SLICE == 0:
                 yield
-                desk.rows = batch.rows
-        self._report_next_due(batch)
+        yield from self._send_unsent(batch)
+
+    def _send_unsent(self, batch: Batch) -> Iterator[None]:
+        held: list[tuple[bytes, list[Sent]]] = batch.memory["unsent"]
+        if not held:
+            return
+        yield
+        for key, sent in held:
+            for record in sent:
+                self._emit(batch, record)
+            batch.rows.delete(key)
+        batch.memory["unsent"] = []
 
     def _desk(self, batch: Batch) -> Desk:
         return Desk(batch.rows, _index(batch), self._rules, self._element, batch.now)
@@ -150,19 +182,23 @@ class PlanChanges:
         report = NextDue(group=batch.app, partition=batch.partition, due=due)
         batch.emit(DUE, key=f"{batch.app}/{batch.partition}", value=self._next_due(report))
 
-    def _act(self, batch: Batch, effects: list[Effect]) -> None:
-        for effect in effects:
-            match effect:
-                case SendReply(reply=reply):
-                    batch.emit(REPLIES, key=reply.account_id, value=self._reply(reply))
-                case SendCommand(command=command):
-                    batch.emit(COMMANDS, key=command.service_id, value=self._command(command))
-                case SendSettlement(settlement=settlement):
-                    batch.emit(SETTLEMENTS, key=settlement.service_id, value=self._settlement(settlement))
-                case RaiseFinding(finding=finding):
-                    batch.emit(FINDINGS, key=finding.key, value=self._finding(finding))
-                case _:
-                    assert_never(effect)
+    def _record(self, effect: Effect) -> Sent:
+        match effect:
+            case SendReply(reply=reply):
+                return REPLIES, reply.account_id, self._reply(reply)
+            case SendCommand(command=command):
+                return COMMANDS, command.service_id, self._command(command)
+            case SendSettlement(settlement=settlement):
+                return SETTLEMENTS, settlement.service_id, self._settlement(settlement)
+            case RaiseFinding(finding=finding):
+                return FINDINGS, finding.key, self._finding(finding)
+            case _:
+                assert_never(effect)
+
+    @staticmethod
+    def _emit(batch: Batch, sent: Sent) -> None:
+        topic, key, value = sent
+        batch.emit(topic, key=key, value=value)
 
 
 def _index(batch: Batch) -> DueIndex:

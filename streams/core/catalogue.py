@@ -181,6 +181,14 @@ _TYPES = (
     _plan_change("at_risk", INTERNAL, "at the measured rate it will not be persisted before its deadline"),
     _plan_change("missed", INTERNAL, "it was not persisted before its deadline"),
     _plan_change("held", INTERNAL, "it waits for a person"),
+    _plan_change("abandoned", INTERNAL, "a person has given it up"),
+    _raised(
+        "rate_plan_change.rerate_requested",
+        Kind.RATE_PLAN_CHANGE,
+        INTERNAL,
+        "it was persisted late: usage in [rerate_from, rerate_to) was rated on the old plan",
+        _PLAN_CHANGE_FACTS | {"rerate_from": "the deadline", "rerate_to": "when it was persisted"},
+    ),
     _plan_change("task_released", INTERNAL, "a task may be done; a communication is for the customer"),
     _raised(
         "rate_plan_change.effective",

@@ -60,9 +60,10 @@ class Change:
 
     ``element`` is the matrix element as it was ordered. Zone, date and ``tz_version`` are the truth, the three instants
     are derived from them. ``awaiting``: a command of this step is out, sent last at ``sent_at``; ``attempt`` numbers
-    the attempts of the step, and ``retry_at`` says when the next one may begin. ``settling``: the settlement sent last,
-    at ``settled_at``. ``closed``: the store has recorded this revision as missed; ``missed`` stays when the change is
-    rolled to another. ``tasks`` are those not released yet. ``sequence`` counts the events raised about the change.
+    the attempts of the step, ``retry_at`` says when the next one may begin, and ``failed_in`` which step a person is
+    asked about. ``settling``: the settlement sent last, at ``settled_at``. ``closed``: the store has recorded this
+    deadline as missed; ``missed`` stays when the change is rolled to another. ``finish_late``: a person has decided so.
+    ``tasks`` are those not released yet. ``sequence`` counts the events raised about the change.
     """
 
     change_id: str
@@ -89,6 +90,7 @@ class Change:
     to_product_id: str
     awaiting: CommandStep | None = None
     attempt: int = 1
+    failed_in: CommandStep | None = None
     sent_at: datetime | None = None
     retry_at: datetime | None = None
     settling: SettlementKind | None = None
@@ -97,6 +99,7 @@ class Change:
     persisted_at: datetime | None = None
     effective_at: datetime | None = None
     missed: bool = False
+    finish_late: bool = False
     tasks: tuple[Task, ...] = ()
     reason: str | None = None
     sequence: int = 0
@@ -132,6 +135,13 @@ class ChangeCancelled:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ChangeRepaired:
+    """A request of kind retry or resolve arrived."""
+
+    validated: ValidatedRequest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TimePassed:
     """The partition's clock moved. ``may_execute``: the window of commands in flight has room for this change."""
 
@@ -152,7 +162,7 @@ class Acknowledged:
     acknowledgement: Acknowledgement
 
 
-Fact = ChangeOrdered | ChangeCancelled | TimePassed | ExecutionFinished | Acknowledged
+Fact = ChangeOrdered | ChangeCancelled | ChangeRepaired | TimePassed | ExecutionFinished | Acknowledged
 
 
 # Effects: what is to be done.

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import assert_never
 
 from streams.core.canonical import fingerprint
 from streams.core.change import (
@@ -15,6 +16,7 @@ from streams.core.change import (
     Change,
     ChangeCancelled,
     ChangeOrdered,
+    ChangeRepaired,
     Effect,
     ExecutionFinished,
     Fact,
@@ -186,16 +188,22 @@ class Desk:
         self._remember_reply(validated, effects)
         return effects
 
-    def _fact(self, validated: ValidatedRequest) -> ChangeOrdered | ChangeCancelled:
-        if validated.request.kind is RequestKind.CANCEL:
-            return ChangeCancelled(validated=validated)
-        key = validated.request.element_key
-        return ChangeOrdered(validated=validated, element=None if key is None else self._element(key))
+    def _fact(self, validated: ValidatedRequest) -> ChangeOrdered | ChangeCancelled | ChangeRepaired:
+        match validated.request.kind:
+            case RequestKind.ORDER:
+                key = validated.request.element_key
+                return ChangeOrdered(validated=validated, element=None if key is None else self._element(key))
+            case RequestKind.CANCEL:
+                return ChangeCancelled(validated=validated)
+            case RequestKind.RETRY | RequestKind.RESOLVE:
+                return ChangeRepaired(validated=validated)
+            case _:
+                assert_never(validated.request.kind)
 
     def _ask_order_hooks(self, validated: ValidatedRequest, now: datetime) -> SendCommand | None:
         """The command for the ORDER hooks, if there are some and the order would be accepted without them."""
         fact = self._fact(validated)
-        if isinstance(fact, ChangeCancelled) or fact.element is None:
+        if not isinstance(fact, ChangeOrdered) or fact.element is None:
             return None
         if not self._rules.hooks.at(Hookpoint.ORDER, fact.element.key):
             return None

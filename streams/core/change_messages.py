@@ -18,6 +18,11 @@ _PREFIX = "rate_plan_change"
 _CUSTOMER_EVENTS = frozenset({"ordered", "cancelled", "rejected"})
 
 
+def accepts_late(change: Change) -> bool:
+    """True if the change is finished although its deadline has passed: by its element's policy, or a person said so."""
+    return change.finish_late or change.element.missed_policy is MissedPolicy.FINISH_LATE
+
+
 def audience_of(name: str) -> Audience:
     """Whom ``rate_plan_change.<name>`` is for."""
     return Audience.CUSTOMER if name in _CUSTOMER_EVENTS else Audience.INTERNAL
@@ -160,7 +165,7 @@ def settlement(change: Change, kind: SettlementKind, at: datetime) -> SendSettle
             account_id=change.account_id,
             service_id=change.service_id,
             deadline_at=change.deadline_at,
-            accept_late=change.element.missed_policy is MissedPolicy.FINISH_LATE,
+            accept_late=accepts_late(change),
             sent_at=at,
         )
     )

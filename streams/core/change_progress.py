@@ -35,8 +35,8 @@ RETRY_AFTER = timedelta(minutes=2)
 _POST_ATTEMPTS = 5
 
 # What changes in the row whatever a good answer says, and when a change is taken from its executor.
-_ANSWERED = {"awaiting": None, "sent_at": None, "attempt": 1, "reason": None}
-_STOPPED = {"awaiting": None, "sent_at": None, "retry_at": None}
+_ANSWERED: Mapping[str, Any] = {"awaiting": None, "sent_at": None, "attempt": 1, "reason": None}
+_STOPPED: Mapping[str, Any] = {"awaiting": None, "sent_at": None, "retry_at": None}
 
 
 class ActionKind(StrEnum):
@@ -140,9 +140,9 @@ def finished(change: Change, fact: ExecutionFinished, now: datetime, rules: Rule
 
 
 def acknowledged(change: Change, fact: Acknowledged, now: datetime, rules: Rules) -> Step:
-    """Take a commit of the billing store for this revision; of an older revision nothing matters any more."""
+    """Take a commit of the billing store for this revision; of an older one, or once given up, it does not matter."""
     ack = fact.acknowledgement
-    if (ack.change_id, ack.revision) != (change.change_id, change.revision):
+    if (ack.change_id, ack.revision) != (change.change_id, change.revision) or change.state is State.ABANDONED:
         return Step(change=change)
     work = _Work(change, now, rules)
     match ack.kind:
@@ -151,6 +151,10 @@ def acknowledged(change: Change, fact: Acknowledged, now: datetime, rules: Rules
                 work.set(persisted_at=ack.committed_at)
                 if ack.late and not change.closed:
                     work.tell("missed", {"missed": True})
+                if ack.late:
+                    # What was rated in between was rated on the old plan.
+                    span = {"rerate_from": change.deadline_at, "rerate_to": ack.committed_at}
+                    work.tell("rerate_requested", {}, **span)
         case AcknowledgementKind.MISSED:
             if change.persisted_at is None and not change.closed:
                 _missed(work)
@@ -180,7 +184,7 @@ def _possible(work: _Work, action: Action, may_execute: bool) -> bool:
         return False
     if action.kind in (ActionKind.START, ActionKind.EXECUTE) and work.now >= work.change.deadline_at:
         # Whether it may be finished late is the policy's decision, after the store has said that it was missed.
-        return work.change.element.missed_policy is MissedPolicy.FINISH_LATE
+        return say.accepts_late(work.change)
     return True
 
 
@@ -216,7 +220,7 @@ def _succeeded(work: _Work, result: ExecutionResult) -> None:
             work.move(State.STARTED, **_ANSWERED)
         case CommandStep.EXECUTE:
             if result.sealed is None:
-                work.move(State.FAILED, **{**_ANSWERED, "reason": "outcome_missing"})
+                work.move(State.FAILED, **{**_ANSWERED, "reason": "outcome_missing", "failed_in": result.step})
                 return
             outcome = result.sealed.outcome
             work.move(
@@ -246,13 +250,12 @@ def _did_not_succeed(work: _Work, result: ExecutionResult) -> None:
     if again:
         work.set(**answered, attempt=change.attempt + 1, retry_at=work.now + RETRY_AFTER)
     else:
-        work.move(State.FAILED, **answered)
+        work.move(State.FAILED, **answered, failed_in=result.step)
 
 
 def _missed(work: _Work) -> None:
     """The store has closed this revision without an outcome: never silent, and then what the element's policy says."""
-    change = work.change
-    policy = change.element.missed_policy
+    policy = MissedPolicy.FINISH_LATE if work.change.finish_late else work.change.element.missed_policy
     work.tell("missed", {"missed": True, "closed": True}, policy=policy.value)
     match policy:
         case MissedPolicy.FINISH_LATE:
@@ -260,31 +263,42 @@ def _missed(work: _Work) -> None:
         case MissedPolicy.HOLD:
             work.move(State.HELD, **_STOPPED)
         case MissedPolicy.ROLL:
-            found = roll(
-                change.element, change.zone, change.billing_day, change.effective_date, change.change_id, work.now
-            )
-            if found is None:
+            rolled = rolled_over(work.change, work.now)
+            if rolled is None:
                 work.move(State.HELD, **_STOPPED)
-                return
-            work.set(
-                **_STOPPED,
-                state=State.PENDING,
-                revision=change.revision + 1,
-                attempt=1,
-                settling=None,
-                settled_at=None,
-                closed=False,
-                tasks=(),
-                tz_version=TZ_VERSION,
-                effective_date=found.effective_date,
-                start_at=found.start_at,
-                release_at=found.release_at,
-                deadline_at=found.deadline_at,
-                to_rate_plan_id=change.element.to_rate_plan_id,
-                to_product_id=change.element.to_product_id,
-            )
+            else:
+                work.change = rolled
         case _:
             assert_never(policy)
+
+
+def rolled_over(change: Change, now: datetime) -> Change | None:
+    """``change`` as a new revision that waits for the next boundary; None if there is none that can be reached."""
+    try:
+        found = roll(change.element, change.zone, change.billing_day, change.effective_date, change.change_id, now)
+    except (OverflowError, ValueError):  # the end of the calendar: a person has to say what is meant
+        found = None
+    if found is None:
+        return None
+    return replace(
+        change,
+        **_STOPPED,
+        state=State.PENDING,
+        revision=change.revision + 1,
+        attempt=1,
+        failed_in=None,
+        settling=None,
+        settled_at=None,
+        closed=False,
+        tasks=(),
+        tz_version=TZ_VERSION,
+        effective_date=found.effective_date,
+        start_at=found.start_at,
+        release_at=found.release_at,
+        deadline_at=found.deadline_at,
+        to_rate_plan_id=change.element.to_rate_plan_id,
+        to_product_id=change.element.to_product_id,
+    )
 
 
 def _release_tasks(work: _Work) -> None:

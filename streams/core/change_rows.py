@@ -2,7 +2,7 @@
 
 ``change/<service>`` is the latest change of the service, so that the open one is one look-up;
 ``past/<service>/<change>`` are those before it; ``request/<service>/<request>`` remembers answers;
-``parked/<service>`` holds requests that wait.
+``parked/<service>`` holds requests that wait; ``unsent/<number>`` what was decided and may not have been sent yet.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ CHANGE = "change/"
 PAST = "past/"
 REQUEST = "request/"
 PARKED = "parked/"
+UNSENT = "unsent/"
 
 
 class Rows(Protocol):
@@ -76,7 +77,13 @@ def parked_key(service_id: str) -> bytes:
     return f"{PARKED}{service_id}".encode()
 
 
+def unsent_key(number: int) -> bytes:
+    """Key of what a decision sends; numbers begin at 0 in each chunk, so the keys are few and used again."""
+    return f"{UNSENT}{number}".encode()
+
+
 pack = msgspec.msgpack.Encoder().encode
 unpack_change = msgspec.msgpack.Decoder(Change).decode
 unpack_answer = msgspec.msgpack.Decoder(Answer).decode
+unpack_unsent = msgspec.msgpack.Decoder(list[tuple[str, str, bytes]]).decode
 unpack_parked = msgspec.msgpack.Decoder(Parked).decode

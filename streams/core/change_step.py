@@ -5,12 +5,13 @@ from __future__ import annotations
 from datetime import datetime
 from typing import assert_never
 
-from streams.core import change_orders, change_progress
+from streams.core import change_orders, change_progress, change_repairs
 from streams.core.change import (
     Acknowledged,
     Change,
     ChangeCancelled,
     ChangeOrdered,
+    ChangeRepaired,
     ExecutionFinished,
     Fact,
     Rules,
@@ -33,6 +34,8 @@ def step(current: Change | None, fact: Fact, now: datetime, rules: Rules) -> Ste
             return change_orders.order(current, fact, now, rules)
         case ChangeCancelled():
             return change_orders.cancel(current, fact, now)
+        case ChangeRepaired():
+            return change_repairs.repair(current, fact, now, rules)
         case TimePassed():
             if current is None:
                 return Step(change=None)

@@ -20,15 +20,26 @@ class RequestKind(StrEnum):
 
     ORDER = "order"
     CANCEL = "cancel"
+    RETRY = "retry"  # try the failed step again
+    RESOLVE = "resolve"  # a person decides about a change that waits for one: see ``resolution``
+
+
+class Resolution(StrEnum):
+    """What a person decides about a change that is held or has failed."""
+
+    FINISH_LATE = "finish_late"
+    ROLL = "roll"
+    ABANDON = "abandon"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """Order or cancel a plan change of one service.
+    """Order, cancel or repair a plan change of one service.
 
     ``request_id`` is chosen by the caller, unique per service: the same id with the same content gets the same answer.
     ``expected_revision`` names the open change to be cancelled or superseded; a second order without it is refused.
-    ``effective_date`` is needed by the date rule ``date_given`` only. ``requested_at`` is not a part of the content.
+    ``effective_date`` is needed by the date rule ``date_given`` only. ``resolution`` belongs to the kind resolve alone.
+    ``requested_at`` is not a part of the content.
     """
 
     request_id: str
@@ -42,6 +53,7 @@ class Request:
     options: tuple[str, ...]
     channel: str
     expected_revision: int | None
+    resolution: Resolution | None = None
     requested_at: datetime
 
 
@@ -49,14 +61,15 @@ class Request:
 class ValidatedRequest:
     """A request with what the account's partition knows. ``valid`` is about that only: the service's partition decides.
 
-    Everything after ``reasons`` is None or empty where the row is unknown. ``plan_change_id`` is the change that made
-    the current plan: it tells a stale view of the plan from a current one.
+    Everything after ``reasons`` is None or empty where the row is unknown. ``account_revision`` tells which of two zones
+    is newer. ``plan_change_id`` is the change that made the current plan: it tells a stale view of it from a current one.
     """
 
     request: Request
     valid: bool
     reasons: tuple[str, ...]
     zone: str | None
+    account_revision: int | None = None
     billing_day: int | None
     account_status: str | None
     service_state: str | None

@@ -21,6 +21,7 @@ from streams.core.messages import (
     ExecuteCommand,
     ExecutionResult,
     ExecutionVerdict,
+    Request,
     SettlementKind,
     ValidatedRequest,
 )
@@ -144,6 +145,47 @@ def test_a_request_again_gets_the_same_reply() -> None:
 
     assert again == first
     assert conflict.reasons == ("request_id_conflict",)
+
+
+def _validated(plant: Plant, request: Request) -> list[tuple[str | None, bytes | None]]:
+    """What the account's partition makes of ``request``, as input of the service's."""
+    value = plant.codec.encode("plan-change.requests", request)
+    outputs = plant.events.run(plant.orders.requests, "plan-change.requests", [(request.account_id, value)])
+    return [(output.key if isinstance(output.key, str) else None, output.value) for output in outputs]
+
+
+@pytest.mark.parametrize("told", [0, 1, 2])
+def test_an_answer_that_may_have_been_told_stands(told: int) -> None:
+    """A cancel is decided before the start, and the process dies while it tells so. The start passes before the request
+    comes again: decided anew it would be too late, and the world would have heard both."""
+    plant = a_plant()
+    plant.request(a_request())
+    cancel = plant.changes.chunk("plan-change.validated", _validated(plant, a_cancel()))
+
+    lost = plant.changes.replay(plant.scheduler.requests, cancel, crash_after_outputs=told, crash_in_slice=2)
+    passed = plant.tick(START + timedelta(hours=1))
+    again = plant.changes.replay(plant.scheduler.requests, cancel)
+
+    assert len(lost) == told
+    assert {reply.accepted for reply in plant.replies(lost + passed + again)} == {True}
+    assert kinds(plant, passed) == ["cancelled"]
+    assert the_change(plant).state == "cancelled"
+    assert plant.changes.memory["unsent"] == []
+    assert [key for key, _ in plant.changes.store.scan(b"unsent/")] == []
+
+
+def test_nothing_is_told_before_it_is_durable() -> None:
+    """The process dies before the decision is in the changelog: nobody has heard of it, so it may be decided anew."""
+    plant = a_plant()
+    plant.request(a_request())
+    cancel = plant.changes.chunk("plan-change.validated", _validated(plant, a_cancel()))
+
+    lost = plant.changes.replay(plant.scheduler.requests, cancel, crash_after_outputs=9)
+    plant.tick(START)
+    again = plant.changes.replay(plant.scheduler.requests, cancel)
+
+    assert lost == []
+    assert [reply.reasons for reply in plant.replies(again)] == [("too_late",)]
 
 
 def test_a_crash_after_outputs_repeats_them_with_the_same_ids() -> None:

@@ -408,7 +408,7 @@ def test_missed_and_finished_late() -> None:
     late = Acknowledged(acknowledgement=acknowledgement(done, AcknowledgementKind.PERSISTED, DEADLINE + OVERDUE))
     after = step(done, late, DEADLINE + OVERDUE, NO_HOOKS)
 
-    assert events(after.effects) == ["persisted", "completed"]
+    assert events(after.effects) == ["rerate_requested", "persisted", "completed"]
     assert settlements(after) == [SettlementKind.RELEASE]
 
 

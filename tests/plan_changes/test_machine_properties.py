@@ -28,6 +28,8 @@ from streams.core.messages import (
     ExecutionResult,
     ExecutionVerdict,
     Reply,
+    RequestKind,
+    Resolution,
     Settlement,
     SettlementKind,
     ValidatedRequest,
@@ -69,6 +71,10 @@ ALLOWED = {
     ("executed", "persisted"),
     ("executed", "held"),
     ("failed", "held"),
+    ("failed", "abandoned"),
+    ("held", "abandoned"),
+    ("started", "started"),  # only that usage has to be rated again; the late outcome came before its result
+    ("executed", "executed"),
     ("persisted", "completed"),
     ("persisted", "failed"),  # post work that needs a person; the change itself is true
 }
@@ -159,6 +165,34 @@ class World(RuleBasedStateMachine):
             return
         [reply] = [effect.reply for effect in effects if isinstance(effect, SendReply)]
         assert reply.accepted == (current is not None and current.is_open and not wrong and self.now < current.start_at)
+
+    @precondition(lambda self: any(change.state in (State.FAILED, State.HELD) for change in self._changes()))
+    @rule(
+        service=st.sampled_from(SERVICES),
+        resolution=st.sampled_from([None, *Resolution]),
+        crash=st.booleans(),
+    )
+    def repair(self, service: str, resolution: Resolution | None, crash: bool) -> None:
+        """A person retries or resolves; accepted for a change that waits for a person, and for no other."""
+        current = self._change(service)
+        waits = self.store.get(f"parked/{service}".encode()) is not None
+        kind = RequestKind.RETRY if resolution is None else RequestKind.RESOLVE
+        request = a_request(
+            f"R{len(self.requests)}", service_id=service, kind=kind, element_key=None, resolution=resolution
+        )
+        validated = known(request, zone=ZONES[service])
+        self.requests.append(validated)
+        effects = self._do(lambda desk: desk.request(validated), crash)
+        if waits:
+            assert effects == []
+            return
+        [reply] = [effect.reply for effect in effects if isinstance(effect, SendReply)]
+        if reply.accepted:
+            assert current is not None
+            assert current.state in (State.FAILED, State.HELD)
+            assert resolution is None or current.persisted_at is None
+        else:
+            assert self._change(service) == current
 
     @precondition(lambda self: self.requests)
     @rule(data=st.data(), crash=st.booleans())
@@ -389,7 +423,8 @@ class World(RuleBasedStateMachine):
                 assert self.outcomes[key] == change.persisted_at
                 assert change.missed or change.persisted_at < change.deadline_at
             if change.closed:
-                assert key in self.missed
+                # A person who lets a missed change be finished gives it another revision.
+                assert any(change_id == change.change_id for change_id, _ in self.missed)
             if change.effective_at is not None:
                 assert change.deadline_at <= self.released[change.change_id] <= self.now
 
@@ -427,7 +462,7 @@ class World(RuleBasedStateMachine):
         assert {validated.request.request_id for validated in self.requests} == set(self.answers)
 
 
-_ENDS = {State.COMPLETED, State.CANCELLED, State.SUPERSEDED, State.HELD, State.FAILED}
+_ENDS = {State.COMPLETED, State.CANCELLED, State.SUPERSEDED, State.ABANDONED, State.HELD, State.FAILED}
 
 
 def _element(key: str) -> MatrixElement | None:

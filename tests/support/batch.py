@@ -70,7 +70,7 @@ class Lane:
             self.sent += batch.outputs
             batch.outputs.clear()
             self.store.write(batch.rows.writes.items(), None)
-            batch.rows = Overlay(self.store)
+            batch.rows.clear()
         return self.sent[before:]
 
     def _batch(self, topic: str, records: list[Record]) -> Batch:
