@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import structlog
 
+from agents.contexts import Contexts
 from streams.codec import Codec
 from streams.codec.cloudevents import TRACEPARENT, event_headers
 from streams.codec.rows import encode_row, object_row_decoder, row_decoder
@@ -39,6 +40,7 @@ from streams.core.rows import CountRow, Kind, ObjectRow, count_key, follow, obje
 from streams.core.subscription_filter import asked
 from streams.kafka.chunks import Batch, Record
 from streams.kafka.runtime import Runtime
+from streams.kafka.store import MAX_ROW_BYTES
 
 FINDINGS = "events.findings"
 CHANGELOG = "events-store-changelog"
@@ -59,6 +61,9 @@ READ_WHOLE = frozenset({Kind.PRODUCT, Kind.RATE_PLAN, Kind.BILL_RUN})
 #: A record is copied into a row and into events, which hold previous and current state and parameters of it. One that
 #: is larger would make outputs over Kafka's 1 MiB: the worker could not write them and would never get past it.
 MAX_RECORD_BYTES = 256 * 1024
+#: Rows spell out the names of fields, which Avro leaves out: one of many short entries is many times its record, and a
+#: row that is refused at the end of a chunk would stop the worker. Under this size no record makes too large a row.
+SURELY_SMALL_BYTES = 16 * 1024
 
 log = structlog.get_logger(__name__)
 
@@ -74,7 +79,10 @@ class Catalogue(Protocol):
 
 
 class Ports(Protocol):
-    """What the events worker needs of the outside; ``queues`` are the names of the queues that exist."""
+    """What the events worker needs of the outside.
+
+    ``queues`` are the names of the queues that exist, ``partitions`` the number that the topics of this worker have.
+    """
 
     @property
     def codec(self) -> Codec: ...
@@ -84,6 +92,9 @@ class Ports(Protocol):
 
     @property
     def queues(self) -> Collection[str]: ...
+
+    @property
+    def partitions(self) -> int: ...
 
 
 def attach(runtime: Runtime, ports: Ports) -> None:
@@ -145,6 +156,7 @@ class Events:
         self.row_decoders: dict[str, Callable[[bytes], ObjectRow[Any]]] = {
             feed.kind: feed.row for feed in self.feeds.values()
         }
+        self.contexts = Contexts(codec, ports.partitions)
         self.decode_finding = codec.decoder(Finding)
         self.decode_counts = row_decoder(CountRow)
         self.encoders: dict[str, tuple[str, Callable[[Event], bytes]]] = {}
@@ -168,7 +180,7 @@ class Events:
                 check_size(record)
                 finding = decode(record.value)
                 _check_key(record, finding.key)
-                desk.raise_event(record, finding)
+                desk.raise_events(record, (finding,))
             except Poison as error:
                 batch.dead_letter(record, error)
         desk.close()
@@ -204,37 +216,48 @@ class _Desk:
         row = follow(before, change.revision, change.current)
         if row is None:
             return
-        had, sent = self._changed.get(key), len(self._batch.outputs)
+        _check_row_size(record, key, row)
+        had = self._changed.get(key)
         self._rows[key] = self._changed[key] = row
-        skipped = row.gaps - (0 if before is None else before.gaps)
-        if skipped:
-            self._count(record, f"gaps {feed.kind}", skipped)
         try:
-            for finding in detect(
-                feed.kind, change, None if before is None else before.current, self._router.registered
-            ):
-                self.raise_event(record, finding)
+            self.raise_events(
+                record,
+                detect(feed.kind, change, None if before is None else before.current, self._router.registered),
+            )
         except Poison:  # as if the record had not come: redriven, it must not be "seen already"
-            del self._batch.outputs[sent:]
             self._rows[key] = before
             del self._changed[key]
             if had is not None:
                 self._changed[key] = had
             raise
+        self._events.contexts.tell(self._batch, feed.kind, None if before is None else before.current, change)
+        skipped = row.gaps - (0 if before is None else before.gaps)
+        if skipped:
+            self._count(record, f"gaps {feed.kind}", skipped)
 
-    def raise_event(self, record: Record, finding: Finding) -> None:
-        """Enrich, route and emit one finding."""
+    def raise_events(self, record: Record, findings: Iterable[Finding]) -> None:
+        """Enrich, route, emit and count what one record means: all of it, or nothing when Poison is raised."""
+        sent = len(self._batch.outputs)
+        try:
+            names = [self._raise_event(record, finding) for finding in findings]
+        except Poison:
+            del self._batch.outputs[sent:]
+            raise
+        for name in names:
+            self._count(record, name)
+
+    def _raise_event(self, record: Record, finding: Finding) -> str:
+        """Returns what to count."""
         routed = self._router.route(finding, self._look_up, _traceparent(record))
         if not routed.dispatches:
-            self._count(record, f"{'withheld' if routed.withheld else 'unrouted'} {finding.type}")
-            return
-        self._count(record, f"raised {finding.type}")
+            return f"{'withheld' if routed.withheld else 'unrouted'} {finding.type}"
         key = finding.key
         for dispatch in routed.dispatches:
             headers = event_headers(dispatch.event)
             for queue in dispatch.queues:
                 topic, encode = self._events.encoder(queue)
                 self._batch.emit(topic, key=key, value=encode(dispatch.event), headers=headers)
+        return f"raised {finding.type}"
 
     def close(self) -> None:
         """Put the rows. The counts go first: rows become durable in this order, and after a crash between them the
@@ -292,6 +315,13 @@ def check_size(record: Record) -> None:
     size = len(record.value or b"")
     if size > MAX_RECORD_BYTES:
         raise Poison("too_large", f"{size} bytes, at most {MAX_RECORD_BYTES}: send large contents as a reference")
+
+
+def _check_row_size(record: Record, key: bytes, row: ObjectRow[Any]) -> None:
+    if len(record.value or b"") > SURELY_SMALL_BYTES and (size := len(encode_row(row))) > MAX_ROW_BYTES:
+        raise Poison(
+            "too_large", f"{size} bytes in row {key!r}, at most {MAX_ROW_BYTES}: the object has too many parts"
+        )
 
 
 def _check_key(record: Record, expected: str) -> None:

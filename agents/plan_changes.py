@@ -20,6 +20,7 @@ from streams.core.hooks import HookRegistry
 from streams.core.matrix import MatrixElement
 from streams.core.messages import (
     Acknowledgement,
+    Context,
     ExecuteCommand,
     ExecutionResult,
     Reply,
@@ -30,6 +31,7 @@ from streams.kafka.chunks import Batch
 from streams.kafka.runtime import Runtime
 
 VALIDATED = "plan-change.validated"
+CONTEXTS = "plan-change.contexts"
 OUTCOMES = "plan-change.outcomes"
 ACKNOWLEDGEMENTS = "plan-change.acknowledgements"
 TICKS = "clock.ticks"
@@ -77,6 +79,7 @@ def attach(runtime: Runtime, ports: Ports) -> None:
     """Register the scheduler with the plan-changes app's ``runtime``."""
     changes = PlanChanges(ports)
     runtime.agent("requests", topics=[VALIDATED], handler=changes.requests, open=changes.open)
+    runtime.agent("contexts", topics=[CONTEXTS], handler=changes.contexts)
     runtime.agent("outcomes", topics=[OUTCOMES], handler=changes.outcomes)
     runtime.agent("acknowledgements", topics=[ACKNOWLEDGEMENTS], handler=changes.acknowledgements)
     runtime.agent("ticks", topics=[TICKS], handler=changes.ticks)
@@ -90,6 +93,7 @@ class PlanChanges:
         self._catalogue = ports.catalogue
         self._rules = Rules(hooks=ports.hooks)
         self._validated = codec.decoder(ValidatedRequest)
+        self._context = codec.decoder(Context)
         self._result = codec.decoder(ExecutionResult)
         self._acknowledgement = codec.decoder(Acknowledgement)
         self._reply = codec.encoder(REPLIES, Reply)
@@ -108,6 +112,13 @@ class PlanChanges:
         desk = self._desk(batch)
         requests = _decoded(batch, self._validated, lambda one: one.request.service_id)
         yield from self._carry_out(batch, map(desk.request, requests))
+        yield from self._due_work(batch, desk)
+
+    def contexts(self, batch: Batch) -> Iterator[None]:
+        """Let pending changes follow their accounts and services."""
+        desk = self._desk(batch)
+        contexts = list(_decoded(batch, self._context, lambda one: one.service_id or one.account_id))
+        yield from self._carry_out(batch, desk.context(contexts))
         yield from self._due_work(batch, desk)
 
     def outcomes(self, batch: Batch) -> Iterator[None]:

@@ -12,6 +12,7 @@ import structlog
 from confluent_kafka.admin import AdminClient
 
 from agents import delivery, dispatch, events, execution, hooks, orders, persistence, plan_changes
+from agents.contexts import CONTEXTS
 from streams.codec import Codec, Registry, wait_for_registry
 from streams.core.clock import Tick
 from streams.core.errors import Misconfigured
@@ -46,6 +47,7 @@ class Ports:
     codec: Codec
     catalogue: Catalogue
     queues: Collection[str]
+    partitions: int
     hooks: HookRegistry
     clock: WallClock = field(default_factory=WallClock)
     store: BillingStore | None = None
@@ -117,6 +119,7 @@ def build(settings: Settings, name: str, *, instance: str = "1", health_port: in
         codec=codec,
         catalogue=catalogue,
         queues=_queues(settings, manifest),
+        partitions=manifest.topics[CONTEXTS].partitions,
         hooks=hooks.load(settings.hooks),
         store=store,
     )

@@ -20,6 +20,7 @@ from streams.core.matrix import MatrixElement
 from streams.core.messages import (
     Acknowledgement,
     CommandStep,
+    Context,
     ExecuteCommand,
     ExecutionResult,
     Reply,
@@ -80,6 +81,7 @@ class Change:
     memberships: tuple[Membership, ...]
     options_held: tuple[OptionTerm, ...]
     zone: str
+    account_revision: int | None = None
     billing_day: int | None
     effective_date: date
     tz_version: str
@@ -142,6 +144,13 @@ class ChangeRepaired:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ContextChanged:
+    """The account has another zone, or account or service were cancelled."""
+
+    context: Context
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TimePassed:
     """The partition's clock moved. ``may_execute``: the window of commands in flight has room for this change."""
 
@@ -162,7 +171,7 @@ class Acknowledged:
     acknowledgement: Acknowledgement
 
 
-Fact = ChangeOrdered | ChangeCancelled | ChangeRepaired | TimePassed | ExecutionFinished | Acknowledged
+Fact = ChangeOrdered | ChangeCancelled | ChangeRepaired | ContextChanged | TimePassed | ExecutionFinished | Acknowledged
 
 
 # Effects: what is to be done.

@@ -5,7 +5,7 @@ Still pure: rows, index and time are given, effects are returned for the agent t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import assert_never
@@ -17,6 +17,7 @@ from streams.core.change import (
     ChangeCancelled,
     ChangeOrdered,
     ChangeRepaired,
+    ContextChanged,
     Effect,
     ExecutionFinished,
     Fact,
@@ -26,6 +27,7 @@ from streams.core.change import (
     Step,
     TimePassed,
 )
+from streams.core.change_context import newer
 from streams.core.change_messages import command, refused, rejection
 from streams.core.change_progress import OVERDUE, actions
 from streams.core.change_rows import (
@@ -35,12 +37,15 @@ from streams.core.change_rows import (
     Parked,
     Rows,
     change_key,
+    context_key,
     pack,
     parked_key,
     past_key,
     request_key,
     unpack_answer,
     unpack_change,
+    unpack_context,
+    unpack_owner,
     unpack_parked,
 )
 from streams.core.change_step import step
@@ -52,6 +57,7 @@ from streams.core.matrix import MatrixElement
 from streams.core.messages import (
     Acknowledgement,
     CommandStep,
+    Context,
     ExecutionResult,
     ExecutionVerdict,
     RequestKind,
@@ -141,6 +147,28 @@ class Desk:
         fact = Acknowledged(acknowledgement=acknowledgement)
         return self._apply(acknowledgement.service_id, fact, self.now or acknowledgement.committed_at)
 
+    def context(self, contexts: Sequence[Context]) -> Iterator[list[Effect]]:
+        """Take what pending changes depend on; one look at the rows serves all of ``contexts``."""
+        news: dict[bytes, Context] = {}
+        for context in contexts:
+            key = context_key(context.account_id, context.service_id)
+            known = self.rows.get(key)
+            if known is None or unpack_context(known).revision < context.revision:
+                news[key] = context
+        if self.now is not None:
+            accounts = {one.account_id: one for one in news.values() if one.service_id is None}
+            concerned = [(one.service_id, one) for one in news.values() if one.service_id is not None]
+            if accounts:
+                owners = (unpack_owner(value) for _, value in self.rows.scan(CHANGE.encode()))
+                concerned += [
+                    (one.service_id, accounts[one.account_id]) for one in owners if one.account_id in accounts
+                ]
+            for service_id, context in concerned:
+                yield self._apply(service_id, ContextChanged(context=context), self.now)
+        # At the end: after a crash between two slices, a context that is known would not be taken again.
+        for key, context in news.items():
+            self.rows.put(key, pack(context))
+
     def due_work(self) -> Iterator[list[Effect]]:
         """All that is due now, earliest deadline first, while the window has room; one list of effects per row."""
         while self.now is not None and (due := self._index.take(self.now)) is not None:
@@ -192,13 +220,26 @@ class Desk:
         match validated.request.kind:
             case RequestKind.ORDER:
                 key = validated.request.element_key
-                return ChangeOrdered(validated=validated, element=None if key is None else self._element(key))
+                element = None if key is None else self._element(key)
+                return ChangeOrdered(validated=self._newer(validated), element=element)
             case RequestKind.CANCEL:
                 return ChangeCancelled(validated=validated)
             case RequestKind.RETRY | RequestKind.RESOLVE:
                 return ChangeRepaired(validated=validated)
             case _:
                 assert_never(validated.request.kind)
+
+    def _newer(self, validated: ValidatedRequest) -> ValidatedRequest:
+        request = validated.request
+        account = self.rows.get(context_key(request.account_id, None))
+        service = self.rows.get(context_key(request.account_id, request.service_id))
+        if account is None and service is None:
+            return validated
+        return newer(
+            validated,
+            None if account is None else unpack_context(account),
+            None if service is None else unpack_context(service),
+        )
 
     def _ask_order_hooks(self, validated: ValidatedRequest, now: datetime) -> SendCommand | None:
         """The command for the ORDER hooks, if there are some and the order would be accepted without them."""

@@ -173,6 +173,7 @@ def _new_change(
         memberships=validated.memberships,
         options_held=validated.options_held,
         zone=validated.zone,
+        account_revision=validated.account_revision,
         billing_day=validated.billing_day,
         effective_date=found.effective_date,
         tz_version=TZ_VERSION,

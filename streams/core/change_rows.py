@@ -2,7 +2,8 @@
 
 ``change/<service>`` is the latest change of the service, so that the open one is one look-up;
 ``past/<service>/<change>`` are those before it; ``request/<service>/<request>`` remembers answers;
-``parked/<service>`` holds requests that wait; ``unsent/<number>`` what was decided and may not have been sent yet.
+``parked/<service>`` holds requests that wait; ``unsent/<number>`` what was decided and may not have been sent yet;
+``context/<account>`` and ``context/<account>/<service>`` the last change of what pending changes depend on.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from streams.core.change import Change
-from streams.core.messages import ExecuteCommand, Reply, ValidatedRequest
+from streams.core.messages import Context, ExecuteCommand, Reply, ValidatedRequest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,6 +24,7 @@ PAST = "past/"
 REQUEST = "request/"
 PARKED = "parked/"
 UNSENT = "unsent/"
+CONTEXT = "context/"
 
 
 class Rows(Protocol):
@@ -57,6 +59,14 @@ class Parked:
     command: ExecuteCommand | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Owner:
+    """Of a row of :class:`Change`, only whose it is: reading that is many times as fast as reading all of it."""
+
+    account_id: str
+    service_id: str
+
+
 def change_key(service_id: str) -> bytes:
     """Key of the latest change of a service."""
     return f"{CHANGE}{service_id}".encode()
@@ -77,6 +87,11 @@ def parked_key(service_id: str) -> bytes:
     return f"{PARKED}{service_id}".encode()
 
 
+def context_key(account_id: str, service_id: str | None) -> bytes:
+    """Key of the last context of an account, or of one of its services."""
+    return f"{CONTEXT}{account_id}{'' if service_id is None else f'/{service_id}'}".encode()
+
+
 def unsent_key(number: int) -> bytes:
     """Key of what a decision sends; numbers begin at 0 in each chunk, so the keys are few and used again."""
     return f"{UNSENT}{number}".encode()
@@ -85,5 +100,7 @@ def unsent_key(number: int) -> bytes:
 pack = msgspec.msgpack.Encoder().encode
 unpack_change = msgspec.msgpack.Decoder(Change).decode
 unpack_answer = msgspec.msgpack.Decoder(Answer).decode
+unpack_context = msgspec.msgpack.Decoder(Context).decode
+unpack_owner = msgspec.msgpack.Decoder(Owner).decode
 unpack_unsent = msgspec.msgpack.Decoder(list[tuple[str, str, bytes]]).decode
 unpack_parked = msgspec.msgpack.Decoder(Parked).decode

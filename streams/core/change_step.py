@@ -5,13 +5,14 @@ from __future__ import annotations
 from datetime import datetime
 from typing import assert_never
 
-from streams.core import change_orders, change_progress, change_repairs
+from streams.core import change_context, change_orders, change_progress, change_repairs
 from streams.core.change import (
     Acknowledged,
     Change,
     ChangeCancelled,
     ChangeOrdered,
     ChangeRepaired,
+    ContextChanged,
     ExecutionFinished,
     Fact,
     Rules,
@@ -36,6 +37,10 @@ def step(current: Change | None, fact: Fact, now: datetime, rules: Rules) -> Ste
             return change_orders.cancel(current, fact, now)
         case ChangeRepaired():
             return change_repairs.repair(current, fact, now, rules)
+        case ContextChanged():
+            if current is None:
+                return Step(change=None)
+            return change_context.follow(current, fact, now, rules)
         case TimePassed():
             if current is None:
                 return Step(change=None)

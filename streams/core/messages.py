@@ -61,8 +61,9 @@ class Request:
 class ValidatedRequest:
     """A request with what the account's partition knows. ``valid`` is about that only: the service's partition decides.
 
-    Everything after ``reasons`` is None or empty where the row is unknown. ``account_revision`` tells which of two zones
-    is newer. ``plan_change_id`` is the change that made the current plan: it tells a stale view of it from a current one.
+    Everything after ``reasons`` is None or empty where the row is unknown. ``account_revision`` tells which of two
+    zones is newer. ``plan_change_id`` is the change that made the current plan: it tells a stale view of the plan from
+    a current one.
     """
 
     request: Request
@@ -78,6 +79,18 @@ class ValidatedRequest:
     memberships: tuple[Membership, ...]
     options_held: tuple[OptionTerm, ...]
     plan_change_id: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """What pending changes depend on has changed. ``service_id`` None: it is about all services of the account, and the
+    record is in every partition. ``revision`` is the account's or the service's; ``zone`` is None for a service."""
+
+    account_id: str
+    service_id: str | None
+    revision: int
+    zone: str | None
+    cancelled: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

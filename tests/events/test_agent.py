@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -10,11 +11,14 @@ import pytest
 
 from streams.codec.cloudevents import cloud_event
 from streams.core.events import Audience, Event, Finding
-from streams.core.objects import Product, RatePlan
+from streams.core.objects import Membership, Product, RatePlan
 from streams.core.routing import Route, RouteAudience
 from streams.core.rows import object_key
 from tests.core.billing import ACCOUNT, BILL_RUN, INVOICE, PACKAGE, PLAN, SERVICE, created, deleted, updated
 from tests.events.works import ALL_EVENTS, Works, topic_of
+
+#: Text that is in no record of this worker, but makes an event with it larger than Kafka takes.
+ENORMOUS = "x" * 1_200_000
 
 
 @pytest.fixture
@@ -276,3 +280,93 @@ def test_registered_object_changes_are_raised_when_a_route_names_them() -> None:
     events: list[Event] = works.feed("billing.account", [created(ACCOUNT), updated(ACCOUNT, email="x@aurora.example")])
 
     assert [event.type for event in events] == ["account.updated"]
+
+
+@pytest.mark.parametrize("billing_day", [0, -1, 32, 99])
+def test_an_account_with_a_billing_day_that_no_month_has_is_put_aside(works: Works, billing_day: int) -> None:
+    """Deadlines are derived from it; the account's next record is handled."""
+    change = updated(ACCOUNT, 2, name="renamed")
+    datum = works.codec.decode_any(works.codec.encode("billing.account", change)).datum
+    datum["current"]["billing_day"] = billing_day
+    impossible = works.codec.encode_datum("billing.account", "curfew.billing.AccountChange", datum)
+
+    works.feed("billing.account", [impossible, updated(ACCOUNT, 3, name="corrected")])
+
+    assert reasons(works) == [b"invalid"]
+    assert works.row("billing.account", object_key("account", "A1")).current.name == "corrected"
+
+
+@pytest.fixture
+def strained() -> Works:
+    """Two queues; the second wants a parameter that is too large, so an event is refused when half of it is out."""
+    works = Works(
+        Route(name="a", event_types=("service.*", "rate_plan_change.*"), queues=("customer-events",),
+              audience=RouteAudience.ALL),
+        Route(name="b", event_types=("service.*", "rate_plan_change.*"), queues=("operations",),
+              audience=RouteAudience.ALL, parameters=("rate_plan.product_id", "to_rate_plan.product_id")),
+    )  # fmt: skip
+    works.catalogue.put("rate_plan", "basic", RatePlan(id="basic", product_id=ENORMOUS, name="Basic 50"))
+    works.catalogue.put("rate_plan", "plus", RatePlan(id="plus", product_id=ENORMOUS, name="Plus 200"))
+    for subject in (ACCOUNT, SERVICE, PLAN):
+        change = created(subject)
+        works.feed(topic_of(change), [change])
+    return works
+
+
+def reasons(works: Works) -> list[bytes]:
+    return [dict(dead.headers or ())["curfew-reason"] for dead in works.dead()]
+
+
+def test_a_record_that_is_refused_late_leaves_nothing_and_the_next_one_is_handled(strained: Works) -> None:
+    """No row, no count, no half of its events; what came before it in its chunk stays, what comes behind it goes on."""
+    renamed = updated(SERVICE, 2, name="second line")
+    refused = updated(renamed.current, 6, state="Suspended")
+    again = updated(renamed.current, 3, name="third line")
+    other = replace(SERVICE, id="S2", name="another")
+    chunks = [[renamed, refused], [refused, again, created(other), updated(other, state="Suspended")]]
+
+    none = strained.feed("billing.service", chunks[0])
+    before = strained.row("billing.service", object_key("service", "S1"))
+    events = strained.feed("billing.service", chunks[1])
+
+    assert none == []
+    assert before.revision == 2
+    assert [event.subject_id for event in events] == ["S2", "S2"]  # it has no plan, so nothing enormous
+    assert reasons(strained) == [b"too_large"] * 2
+    row = strained.row("billing.service", object_key("service", "S1"))
+    assert (row.revision, row.current, row.gaps) == (3, again.current, 0)
+    assert strained.counts == {"raised service.state_transitioned": 1}
+
+
+def test_a_record_that_was_refused_late_can_be_redriven(strained: Works) -> None:
+    """Once its cause is gone it is news, not "seen already", and it is counted once."""
+    refused = updated(SERVICE, 5, state="Suspended")
+    strained.feed("billing.service", [refused])
+    strained.catalogue.put("rate_plan", "basic", RatePlan(id="basic", product_id="fibre", name="Basic 50"))
+
+    events = strained.feed("billing.service", [refused])
+
+    assert len(events) == 2
+    assert strained.row("billing.service", object_key("service", "S1")).revision == 5
+    assert strained.counts == {"raised service.state_transitioned": 1, "gaps service": 3}
+
+
+def test_a_finding_that_is_refused_late_leaves_no_event_in_any_queue(strained: Works) -> None:
+    """Redriven it would raise all of them; until then nobody has half of the story."""
+    assert strained.feed("events.findings", [_finding(audience=Audience.CUSTOMER)]) == []
+
+    assert reasons(strained) == [b"too_large"]
+    assert strained.counts == {}
+
+
+def test_an_object_with_too_many_parts_is_put_aside_alone(works: Works) -> None:
+    """Its record is small, its row is not (rows name their fields): refused at the end it would stop the worker."""
+    at = datetime(1970, 1, 1, tzinfo=UTC)
+    many = replace(PLAN, service_id="S3", memberships=(Membership(rate_plan_id="", valid_from=at),) * 50_000)
+    small = replace(PLAN, service_id="S4")
+
+    works.feed("billing.service-plan", [created(many), created(small)])
+
+    assert reasons(works) == [b"too_large"]
+    assert works.row("billing.service-plan", object_key("service_plan", "S3")) is None
+    assert works.row("billing.service-plan", object_key("service_plan", "S4")).revision == 1

@@ -50,6 +50,7 @@ class FixedPorts:
     codec: Codec
     catalogue: Shelf
     queues: tuple[str, ...] = QUEUES
+    partitions: int = 4
 
 
 class Works:

@@ -1,0 +1,69 @@
+"""Tells the scheduler what pending plan changes depend on: an account's zone, and that account or service were cancelled.
+
+Changes of a service are in the partition of the service, so what is true of an account goes to every partition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from streams.codec import Codec
+from streams.core.messages import Context
+from streams.core.objects import Account, AccountStatus, Service, ServiceState
+from streams.core.rows import Kind
+from streams.kafka.chunks import Batch
+
+CONTEXTS = "plan-change.contexts"
+
+
+class Contexts:
+    """Emits a context where an object change makes one; most do not."""
+
+    def __init__(self, codec: Codec, partitions: int) -> None:
+        self._encode: Callable[[Context], bytes] = codec.encoder(CONTEXTS, Context)
+        self._partitions = partitions
+
+    def tell(self, batch: Batch, kind: Kind, before: Any, change: Any) -> None:
+        """``before``: the state that was known until now; None for an object that is new here."""
+        context = context_of(kind, before, change)
+        if context is None:
+            return
+        value = self._encode(context)
+        if context.service_id is not None:
+            batch.emit(CONTEXTS, key=context.service_id, value=value)
+            return
+        for partition in range(self._partitions):
+            batch.emit(CONTEXTS, key=context.account_id, value=value, partition=partition)
+
+
+def context_of(kind: Kind, before: Any, change: Any) -> Context | None:
+    """The context that this object change makes, if any. An object that is new here cannot have pending changes."""
+    if before is None or kind not in (Kind.ACCOUNT, Kind.SERVICE):
+        return None
+    after, subject = change.current, change.subject
+    cancelled = _is_cancelled(after)
+    became_cancelled = cancelled and not _is_cancelled(before)
+    if kind is Kind.SERVICE:
+        if not became_cancelled:
+            return None
+        return Context(
+            account_id=subject.account_id, service_id=subject.id, revision=change.revision, zone=None, cancelled=True
+        )
+    if not became_cancelled and (after is None or after.zone == before.zone):
+        return None
+    return Context(
+        account_id=subject.id,
+        service_id=None,
+        revision=change.revision,
+        zone=before.zone if after is None else after.zone,
+        cancelled=cancelled,
+    )
+
+
+def _is_cancelled(state: Account | Service | None) -> bool:
+    if state is None:
+        return True
+    return (
+        state.status == AccountStatus.CANCELLED if isinstance(state, Account) else state.state == ServiceState.CANCELLED
+    )

@@ -1,0 +1,142 @@
+"""A pending change follows its account until its start: another zone moves it, a cancellation ends it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from streams.core.change import Change, ContextChanged, State
+from streams.core.change_step import step
+from streams.core.change_window import window
+from streams.core.messages import Context, ExecuteCommand
+from tests.plan_changes.makers import DEADLINE, NO_HOOKS, NOON, START, a_request, pending
+from tests.plan_changes.plant import Plant, a_plan, a_service, an_account
+from tests.plan_changes.test_agents import a_plant, kinds, the_change
+from tests.plan_changes.test_machine import events
+from tests.support.batch import Outputs
+
+HOUR = timedelta(hours=1)
+LISBON = "Europe/Lisbon"  # an hour behind Berlin
+
+
+def moved(zone: str | None = LISBON, **changed: Any) -> Context:
+    fields = {"account_id": "A1", "service_id": None, "revision": 2, "zone": zone, "cancelled": False}
+    return Context(**{**fields, **changed})
+
+
+def follow(change: Change, context: Context, now: Any) -> Change:
+    after = step(change, ContextChanged(context=context), now, NO_HOOKS).change
+    assert after is not None
+    return after
+
+
+def hear(plant: Plant, *contexts: Context) -> Outputs:
+    """Contexts reach the scheduler's partition."""
+    topic = "plan-change.contexts"
+    records = [(one.service_id or one.account_id, plant.codec.encode(topic, one)) for one in contexts]
+    return plant.changes.run(plant.scheduler.contexts, topic, records)
+
+
+def test_another_zone_moves_the_deadline() -> None:
+    """The effective date stays the same local date; its midnight in Lisbon comes an hour later."""
+    change = follow(pending(), moved(), NOON)
+
+    assert (change.zone, change.account_revision, change.state) == (LISBON, 2, State.PENDING)
+    assert (change.start_at, change.deadline_at) == (START + HOUR, DEADLINE + HOUR)
+    assert change.release_at == window(LISBON, change.effective_date, 6, change.change_id).release_at
+
+
+def test_a_move_to_the_east_may_start_it_at_once() -> None:
+    """In Tokyo its start has passed already, its deadline not yet."""
+    change = follow(pending(), moved("Asia/Tokyo"), NOON)
+
+    assert change.deadline_at == DEADLINE - 8 * HOUR
+    assert (change.state, change.release_at) == (State.STARTED, change.start_at)
+
+
+@pytest.mark.parametrize(
+    ("change", "context", "now"),
+    [
+        (pending(), moved(), START),
+        (replace(pending(), state=State.STARTED), moved(), NOON),
+        (replace(pending(), account_revision=2), moved(), NOON),
+        (pending(), moved("Mars/Olympus"), NOON),
+        (replace(pending(), state=State.CANCELLED), moved(cancelled=True), NOON),
+    ],
+    ids=["its start has passed", "it was started", "it knows", "no such zone", "it has ended"],
+)
+def test_what_leaves_a_change_alone(change: Change, context: Context, now: Any) -> None:
+    """The start instant is the point of no return."""
+    assert follow(change, context, now) == change
+
+
+@pytest.mark.parametrize("silent", [False, True])
+def test_a_cancellation_ends_it(silent: bool) -> None:
+    """With an event that says why; a silent change tells the customer nothing."""
+    change = replace(pending(), silent=silent)
+
+    decided = step(change, ContextChanged(context=moved(cancelled=True)), NOON, NO_HOOKS)
+
+    assert decided.change is not None
+    assert (decided.change.state, decided.change.reason) == (State.CANCELLED, "account_cancelled")
+    assert events(decided.effects) == ([] if silent else ["cancelled"])
+
+
+def test_only_the_changes_of_that_account_follow() -> None:
+    """And the due work follows the rows: the start comes at the new instant, not at the old one."""
+    plant = a_plant()
+    plant.knows(an_account(id="A2"), a_service(id="S2", account_id="A2"), a_plan(service_id="S2", account_id="A2"))
+    plant.request(a_request(), a_request("R2", account_id="A2", service_id="S2"))
+
+    hear(plant, moved())
+
+    assert (the_change(plant).zone, the_change(plant, "S2").zone) == (LISBON, "Europe/Berlin")
+    assert kinds(plant, plant.tick(START)) == ["started"]
+    assert (the_change(plant).state, the_change(plant, "S2").state) == ("pending", "started")
+    assert kinds(plant, plant.tick(START + HOUR)) == ["started"]
+
+
+def test_an_order_that_was_overtaken_by_the_news_is_decided_on_the_news() -> None:
+    """The account's partition annotated it before the move; the two come on different topics."""
+    plant = a_plant()
+    hear(plant, moved())
+
+    assert plant.replies(plant.request(a_request()))[0].deadline_at == DEADLINE + HOUR
+
+    hear(plant, moved(service_id="S1", zone=None, cancelled=True))
+    [reply] = plant.replies(plant.request(a_request("R2", expected_revision=1)))
+    assert "service_cancelled" in reply.reasons
+
+
+def test_older_news_changes_nothing() -> None:
+    """Contexts may come twice, and an order may know more than they say."""
+    plant = a_plant()
+    plant.request(a_request())
+    hear(plant, moved("Asia/Tokyo", revision=1))
+    assert the_change(plant).zone == "Europe/Berlin"
+
+    hear(plant, moved(revision=3))
+    hear(plant, moved("Europe/Berlin", revision=2))
+    assert the_change(plant).zone == LISBON
+
+
+def test_a_crash_in_the_middle_takes_the_news_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Changes in the slice that was lost follow too."""
+    monkeypatch.setattr("agents.plan_changes.SLICE", 2)
+    plant = a_plant()
+    services = [f"S{number}" for number in range(5)]
+    for service in services:
+        plant.knows(an_account(), a_service(id=service), a_plan(service_id=service))
+    plant.request(*(a_request(f"R-{service}", service_id=service) for service in services))
+    topic = "plan-change.contexts"
+    chunk = plant.changes.chunk(topic, [("A1", plant.codec.encode(topic, moved()))])
+
+    plant.changes.replay(plant.scheduler.contexts, chunk, crash_after_outputs=0, crash_in_slice=2)
+    assert {the_change(plant, service).zone for service in services} == {"Europe/Berlin", LISBON}
+    plant.changes.replay(plant.scheduler.contexts, chunk)
+
+    assert {the_change(plant, service).zone for service in services} == {LISBON}
+    assert plant.read(plant.tick(START), "plan-change.commands", ExecuteCommand) == []
