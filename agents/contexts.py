@@ -1,4 +1,4 @@
-"""Tells the scheduler what pending plan changes depend on: an account's zone, and that account or service were cancelled.
+"""Tells the scheduler what pending plan changes depend on: an account's zone, and cancelled accounts and services.
 
 Changes of a service are in the partition of the service, so what is true of an account goes to every partition.
 """
@@ -62,8 +62,6 @@ def context_of(kind: Kind, before: Any, change: Any) -> Context | None:
 
 
 def _is_cancelled(state: Account | Service | None) -> bool:
-    if state is None:
-        return True
-    return (
-        state.status == AccountStatus.CANCELLED if isinstance(state, Account) else state.state == ServiceState.CANCELLED
-    )
+    if isinstance(state, Account):
+        return state.status == AccountStatus.CANCELLED
+    return state is None or state.state == ServiceState.CANCELLED
