@@ -12,9 +12,9 @@ from typing import Protocol, TypeVar
 from agents.events import check_size
 from streams.codec import Codec
 from streams.codec.rows import object_row_decoder
+from streams.core.eligibility import Known, annotated
 from streams.core.errors import Poison
 from streams.core.messages import Request, ValidatedRequest
-from streams.core.midnight import zone_names
 from streams.core.objects import Account, Service, ServicePlan
 from streams.core.rows import Kind, ObjectRow, object_key
 from streams.kafka.chunks import Batch, Record
@@ -55,50 +55,22 @@ class Orders:
                 check_size(record)
                 request = self._decode(record.value)
                 _check_key(record, request)
-                value = self._encode(self._annotated(batch, request))
+                value = self._encode(annotated(request, self._known(batch, request)))
                 batch.emit(VALIDATED, key=request.service_id, value=value)
             except Poison as error:
                 batch.dead_letter(record, error)
 
-    def _annotated(self, batch: Batch, request: Request) -> ValidatedRequest:
-        known = _row(batch, self._account, Kind.ACCOUNT, request.account_id)
-        account: Account | None = None if known is None else known.current
-        service = _current(batch, self._service, Kind.SERVICE, request.service_id)
-        plan = _current(batch, self._plan, Kind.SERVICE_PLAN, request.service_id)
-        reasons = []
-        if account is None:
-            reasons.append("account_unknown")
-        elif account.zone not in zone_names():
-            reasons.append("zone_unknown")
-        if service is None:
-            reasons.append("service_unknown")
-        elif service.account_id != request.account_id:
-            reasons.append("service_of_another_account")
-        return ValidatedRequest(
-            request=request,
-            valid=not reasons,
-            reasons=tuple(reasons),
-            zone=None if account is None else account.zone,
-            account_revision=None if known is None else known.revision,
-            billing_day=None if account is None else account.billing_day,
-            account_status=None if account is None else account.status,
-            service_state=None if service is None else service.state,
-            rate_plan_id=None if plan is None else plan.rate_plan_id,
-            product_id=None if plan is None else plan.product_id,
-            memberships=() if plan is None else plan.memberships,
-            options_held=() if plan is None else plan.options,
-            plan_change_id=None if plan is None else plan.change_id,
+    def _known(self, batch: Batch, request: Request) -> Known:
+        return Known(
+            account=_row(batch, self._account, Kind.ACCOUNT, request.account_id),
+            service=_row(batch, self._service, Kind.SERVICE, request.service_id),
+            plan=_row(batch, self._plan, Kind.SERVICE_PLAN, request.service_id),
         )
 
 
 def _row(batch: Batch, decode: Callable[[bytes], ObjectRow[T]], kind: Kind, id: str) -> ObjectRow[T] | None:
     raw = batch.rows.get(object_key(kind, id))
     return None if raw is None else decode(raw)
-
-
-def _current(batch: Batch, decode: Callable[[bytes], ObjectRow[T]], kind: Kind, id: str) -> T | None:
-    row = _row(batch, decode, kind, id)
-    return None if row is None else row.current
 
 
 def _check_key(record: Record, request: Request) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but the stubs do not say so
     AdminClient,
     OffsetSpec,
@@ -15,10 +15,12 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but
 
 from agents.cli.output import Exit, TableOrJson, TableOrJsonOption, note, show
 from streams.core.errors import Transient
-from streams.kafka.admin import admin_client
+from streams.kafka.admin import admin_client, partition_counts, quiet
 from streams.settings import Settings
 
 TIMEOUT_S = 15.0
+#: Offsets of a topic that is gone by now, or that this user may not see: there is nothing to be behind of.
+_NOT_THERE = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_AUTHORIZATION_FAILED)
 
 app = typer.Typer()
 
@@ -60,10 +62,11 @@ def lag(
 
     Example: curfew lag --group plan-changes --limit 1000
     """
-    admin = admin_client(Settings().kafka())
+    config = Settings().kafka()
+    admin = admin_client(config)
     try:
         while True:
-            found = group_lags(admin, group)
+            found = group_lags(config, admin, group)
             _show(found, style)
             if not watch:
                 break
@@ -77,7 +80,7 @@ def lag(
         raise typer.Exit(Exit.LIMIT)
 
 
-def group_lags(admin: AdminClient, groups: list[str] | None = None) -> list[GroupLag]:
+def group_lags(config: dict[str, Any], admin: AdminClient, groups: list[str] | None = None) -> list[GroupLag]:
     """Every group (or those named) with its lag, by name; raises Transient when no broker answers."""
     try:
         if groups is None:
@@ -86,18 +89,37 @@ def group_lags(admin: AdminClient, groups: list[str] | None = None) -> list[Grou
         if not groups:
             return []
         described = admin.describe_consumer_groups(groups, request_timeout=TIMEOUT_S)
-        return [_group_lag(admin, name, described[name].result()) for name in groups]
+        partitions = [(topic, number) for topic, count in partition_counts(admin).items() for number in range(count)]
+        return [
+            _group_lag(admin, name, described[name].result(), committed_offsets(config, name, partitions))
+            for name in groups
+        ]
     except KafkaException as error:
-        raise Transient(f"offsets cannot be read: {error.args[0].str()}; is bootstrap_servers right?") from error
+        why = error.args[0]
+        raise Transient(f"offsets cannot be read: {why.name()}: {why.str()}; is bootstrap_servers right?") from error
 
 
-def _group_lag(admin: AdminClient, group: str, description: Any) -> GroupLag:
-    [answer] = admin.list_consumer_group_offsets(
-        [ConsumerGroupTopicPartitions(group)], request_timeout=TIMEOUT_S
-    ).values()
-    committed = {
-        (one.topic, one.partition): one.offset if one.offset >= 0 else None for one in answer.result().topic_partitions
-    }
+def committed_offsets(
+    config: dict[str, Any], group: str, partitions: list[tuple[str, int]]
+) -> dict[tuple[str, int], int]:
+    """The offsets that the group has committed, wherever it has.
+
+    Asked by a consumer that never joins: list_consumer_group_offsets of the admin client ends the process (SIGSEGV in
+    librdkafka 2.16) when a group's coordinator is not ready, as it is not after a broker's start.
+    """
+    consumer = Consumer(quiet({**config, "group.id": group, "enable.auto.commit": False}))
+    try:
+        found = consumer.committed([TopicPartition(*one) for one in partitions], timeout=TIMEOUT_S)
+    finally:
+        consumer.close()
+    for one in found:
+        if one.error is not None and one.error.code() not in _NOT_THERE:
+            raise KafkaException(one.error)
+    return {(one.topic, one.partition): one.offset for one in found if one.error is None and one.offset >= 0}
+
+
+def _group_lag(admin: AdminClient, group: str, description: Any, offsets: dict[tuple[str, int], int]) -> GroupLag:
+    committed: dict[tuple[str, int], int | None] = dict(offsets)
     for member in description.members:
         # assigned, but nothing committed yet: without these a group that never got anything done would show no lag
         for one in member.assignment.topic_partitions:

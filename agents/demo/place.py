@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from pydantic import SecretStr
 
 from agents.config_records import write_records
 from agents.demo.fleet import FOUNDED, Fleet
@@ -51,10 +52,17 @@ class Place:
     """A directory, a Kafka with registry in it, and processes around it.
 
     Steps are methods, to be called in the order in which they are written; :meth:`close` ends whatever has been started
-    and says which processes would not end.
+    and says which processes would not end. ``database_url``: an empty database instead of a SQLite file.
     """
 
-    def __init__(self, directory: Path, kafka_version: str, report: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        kafka_version: str,
+        report: Callable[[str], None],
+        database_url: str | None = None,
+    ) -> None:
+        self._database_url = database_url
         self.directory = directory.absolute()
         self.logs = self.directory / "logs"
         self.received = self.directory / "received.jsonl"
@@ -78,7 +86,7 @@ class Place:
             clock=ClockMode.VIRTUAL,
             environment="development",
             hooks=("agents.demo.hooks:HOOKS",),
-            database_url=f"sqlite:///{self.directory / 'billing.sqlite'}",  # type: ignore[arg-type]  # pydantic converts
+            database_url=SecretStr(self._database_url or f"sqlite:///{self.directory / 'billing.sqlite'}"),
         )
         self.codec = Codec(Registry(self.settings.schema_registry_url))
         self.store = SqlBillingStore(self.settings.billing_store_url)

@@ -274,10 +274,7 @@ def _missed(work: _Work) -> None:
 
 def rolled_over(change: Change, now: datetime) -> Change | None:
     """``change`` as a new revision that waits for the next boundary; None if there is none that can be reached."""
-    try:
-        found = roll(change.element, change.zone, change.billing_day, change.effective_date, change.change_id, now)
-    except (OverflowError, ValueError):  # the end of the calendar: a person has to say what is meant
-        found = None
+    found = roll(change.element, change.zone, change.billing_day, change.effective_date, change.change_id, now)
     if found is None:
         return None
     return replace(

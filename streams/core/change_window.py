@@ -40,7 +40,10 @@ def derived(change: Change) -> Change:
     """``change`` with its instants derived again if the tz database has been upgraded; only before the start."""
     if change.tz_version == TZ_VERSION or change.state is not State.PENDING or change.awaiting is not None:
         return change
-    found = window(change.zone, change.effective_date, change.element.lead_hours, change.change_id)
+    try:
+        found = window(change.zone, change.effective_date, change.element.lead_hours, change.change_id)
+    except (OverflowError, ValueError):
+        return change  # a zone that is gone: what was derived with the older data is better than a partition that stops
     return replace(
         change,
         tz_version=TZ_VERSION,
@@ -53,10 +56,13 @@ def derived(change: Change) -> Change:
 def roll(
     element: MatrixElement, zone: str, billing_day: int | None, day: date, change_id: str, now: datetime
 ) -> Window | None:
-    """The window of the next boundary after ``day`` whose deadline is still to come; None if it is too far away."""
+    """The window of the next boundary after ``day`` whose deadline is still to come; None if it cannot be reached."""
     for _ in range(_MOST_ROLLS):
-        day = next_boundary(element.date_rule, day, billing_day)
-        found = window(zone, day, element.lead_hours, change_id)
+        try:
+            day = next_boundary(element.date_rule, day, billing_day)
+            found = window(zone, day, element.lead_hours, change_id)
+        except (OverflowError, ValueError):  # the end of the calendar, billing day 0, a zone that is gone
+            return None
         if now < found.deadline_at:
             return found
     return None

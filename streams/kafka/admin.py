@@ -68,8 +68,12 @@ Difference = Missing | WrongConfig | WrongPartitions
 
 def admin_client(config: dict[str, Any]) -> AdminClient:
     """A client whose background log does not reach the terminal; errors come as exceptions."""
-    quiet: dict[str, Any] = {**config, "error_cb": lambda error: None, "log_level": 0}
-    return AdminClient(quiet)
+    return AdminClient(quiet(config))
+
+
+def quiet(config: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a client in a terminal: what its background threads meet is not written between the output."""
+    return {**config, "error_cb": lambda error: None, "log_level": 0}
 
 
 def partition_counts(admin: AdminClient) -> dict[str, int]:

@@ -116,10 +116,15 @@ class Catalogue:
     def _follow(self) -> None:
         try:
             self._follow_on()
-        except (
-            BaseException
-        ) as error:  # going on with configuration that no longer changes would be worse than a restart
-            log.error("catalogue.died", error=repr(error))
+        except BaseException as error:
+            # Going on with configuration that no longer changes would be worse than a restart: events would go to
+            # routes and receivers that were taken away, and nobody would notice.
+            log.error(
+                "catalogue.died",
+                error=repr(error),
+                topics=sorted(self._sources),
+                remedy="the worker stops, as its configuration would never change again; the supervisor restarts it",
+            )
             sys.stderr.flush()
             os._exit(EXIT_FATAL)
 

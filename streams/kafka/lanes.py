@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -176,7 +176,10 @@ class Lane:
             passing("decide.start")
             result = handler(batch)
             if result is not None:
-                if inspect.isawaitable(result):
+                if isinstance(result, AsyncIterator):
+                    async for _ in result:
+                        await self._make_durable(batch)
+                elif inspect.isawaitable(result):
                     await result
                 else:
                     for _ in result:

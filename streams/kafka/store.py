@@ -75,7 +75,8 @@ class Origin:
     topic_id: str
     topic: str
     partition: int
-    #: A copy older than this may have missed tombstones that compaction already removed; its rows would rise again.
+    #: A copy older than this may have missed tombstones that compaction already removed; its rows would rise again. The
+    #: manifest has every changelog keep them longer (delete.retention.ms): reading up to the end takes time, too.
     tombstones_kept_s: float = 24 * 3600.0
 
 

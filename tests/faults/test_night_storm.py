@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from agents.embedded import DEFAULT_KAFKA_VERSION
 from agents.worker import WORKERS
 from streams.core.events import Finding
 from streams.kafka.scan import Scanner
+from tests.billing import postgres
 
 pytestmark = [pytest.mark.faults, pytest.mark.kafka, pytest.mark.timeout(1800)]
 
@@ -34,9 +36,12 @@ ONLY_WITHOUT_KILLS = {"no worker died", "raised = routed + unrouted, no revision
 class Storm(Place):
     """A place in which workers are killed all through the night, and the broker twice."""
 
+    #: PostgreSQL, where that is the billing store: it crashes and comes back, in the middle of transactions.
+    database: postgres.Server | None = None
     #: Set by the night when its clock runs; until then nothing is killed.
     night: StormyNight | None = None
     broker_restarts = 0
+    database_restarts = 0
 
     def check(self) -> None:
         if self.night is not None:
@@ -57,6 +62,12 @@ class Storm(Place):
         self._stack.restart_broker()
         self.broker_restarts += 1
 
+    def restart_database(self) -> None:
+        if self.database is not None:
+            self.database.stop(signal.SIGQUIT)
+            self.database.start()
+            self.database_restarts += 1
+
 
 class StormyNight(Night):
     """Strikes are spread over the records that the workers have done, so that they fall into the flow."""
@@ -74,7 +85,9 @@ class StormyNight(Night):
         names = [*WORKERS] * 3 + self._random.choices([*WORKERS], k=KILLS - 3 * len(WORKERS))
         self._random.shuffle(names)
         third = len(names) // 3
-        return iter([*names[:third], "broker", *names[third : 2 * third], "broker", *names[2 * third :]])
+        return iter(
+            [*names[:third], "broker", "database", *names[third : 2 * third], "database", "broker", *names[2 * third :]]
+        )
 
     def strike(self) -> None:
         """Kill the next one, when enough has happened since the last."""
@@ -87,6 +100,8 @@ class StormyNight(Night):
         self._progress = happened + 1 + int(0.8 * 6 * self.options.changes / (KILLS + BROKER_RESTARTS))
         if name == "broker":
             self.storm.restart_broker()
+        elif name == "database":
+            self.storm.restart_database()
         elif self.storm.kill(name):
             self.kills.append(name)
         else:  # it is down already; strike again when it is up
@@ -102,17 +117,32 @@ def repeated_findings(place: Place) -> int:
     return len(records) - len(ids)
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest) -> Iterator[postgres.Server | None]:
+    """None: a SQLite file in the place itself."""
+    if request.param == "sqlite":
+        yield None
+        return
+    try:
+        with postgres.server() as server:
+            yield server
+    except postgres.Unavailable as error:
+        pytest.skip(str(error))
+
+
 @pytest.mark.parametrize(
     ("accounts", "changes"),
-    [pytest.param(QUICK_ACCOUNTS, QUICK_CHANGES, id="quick"), pytest.param(5_000, 5_000, id="full")],
+    [pytest.param(QUICK_ACCOUNTS, QUICK_CHANGES, id="quick"), pytest.param(20_000, 20_000, id="full")],
 )
 def test_a_night_of_kills_loses_nothing_and_persists_every_change_once(
-    tmp_path: Path, accounts: int, changes: int
+    tmp_path: Path, accounts: int, changes: int, database: postgres.Server | None
 ) -> None:
-    """Twenty kills of workers and two of the broker: all that the report checks of a quiet night holds."""
+    """Twenty kills of workers, two of the broker, two of the database: all that the report checks of a quiet night."""
     fleet = generate(accounts, SEED)
     screen = Screen(console=Console(stderr=True, highlight=False), deadlines=fleet.deadlines)
-    place = Storm(tmp_path, DEFAULT_KAFKA_VERSION, screen.say)
+    url = None if database is None else database.url.render_as_string(hide_password=False)
+    place = Storm(tmp_path, DEFAULT_KAFKA_VERSION, screen.say, url)
+    place.database = database
     night = StormyNight(Options(accounts=accounts, changes=changes, seed=SEED), place, screen, fleet)
     place.night = night
     try:
@@ -125,6 +155,7 @@ def test_a_night_of_kills_loses_nothing_and_persists_every_change_once(
 
     assert len(night.kills) == KILLS
     assert place.broker_restarts == BROKER_RESTARTS
+    assert place.database_restarts == (0 if database is None else BROKER_RESTARTS)
     failed = [check for check in report.checks if not check.holds and check.name not in ONLY_WITHOUT_KILLS]
     assert [f"{check.name}: {check.found}" for check in failed] == []
     assert raised - repeated == len(night.seen.event_types)

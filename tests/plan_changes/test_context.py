@@ -10,7 +10,7 @@ import pytest
 
 from streams.core.change import Change, ContextChanged, State
 from streams.core.change_step import step
-from streams.core.change_window import window
+from streams.core.change_window import derived, window
 from streams.core.messages import Context, ExecuteCommand
 from tests.plan_changes.makers import DEADLINE, NO_HOOKS, NOON, START, a_request, pending
 from tests.plan_changes.plant import Plant, a_plan, a_service, an_account
@@ -140,3 +140,10 @@ def test_a_crash_in_the_middle_takes_the_news_again(monkeypatch: pytest.MonkeyPa
 
     assert {the_change(plant, service).zone for service in services} == {LISBON}
     assert plant.read(plant.tick(START), "plan-change.commands", ExecuteCommand) == []
+
+
+def test_a_zone_that_new_tz_data_dropped_keeps_what_was_derived() -> None:
+    """It must not stop the partition that holds the change; its start and deadline stay as they were."""
+    change = replace(pending(), zone="Mars/Olympus", tz_version="2017a")
+
+    assert derived(change) == change

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from streams.kafka.store import Origin, RocksStore
-from tests.faults.flow import Flow
+from tests.faults.flow import Flow, fold, producer, read, store_rows
 from tests.support.apps import Row
 
 pytestmark = pytest.mark.kafka
@@ -93,3 +93,29 @@ def test_a_memory_store_is_read_again_at_every_start(flow: Flow) -> None:
 
     assert again > 0
     flow.verify()
+
+
+def test_a_store_claims_no_row_of_the_changelog_that_it_does_not_have(flow: Flow) -> None:
+    """Another owner's row stands between ours, and ours go on behind it: the next opening reads it."""
+    flow.feed(400)
+    app = flow.start()
+    flow.wait_finished()
+    out = producer(flow.servers)
+    out.produce(flow.changelog, msgspec.json.encode(Row(7)), b"of-another-owner", partition=0)
+    assert out.flush(30.0) == 0
+    flow.feed(400)
+    flow.wait_finished()
+    assert app.stop() == 0
+    without = store_rows(flow.store_directory() / "0")
+
+    again = flow.start()
+    again.wait_for("store.recovered", times=flow.partitions)
+    assert again.stop() == 0
+    read_again = {line["partition"]: line["records"] for line in again.said("store.recovered")}
+
+    assert b"of-another-owner" not in without
+    assert read_again[0] > 0
+    assert [read_again[number] for number in (1, 2, 3)] == [0, 0, 0]
+    rows = store_rows(flow.store_directory() / "0")
+    assert rows == fold(change for change in read(flow.servers, flow.changelog) if change.partition() == 0)
+    assert rows[b"of-another-owner"] == msgspec.json.encode(Row(7))

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from rocksdict import Options, Rdict
 
 from streams.core.errors import Poison
+from streams.kafka.manifest import Manifest
 from streams.kafka.outbox import MAX_MESSAGE_BYTES
 from streams.kafka.store import MemoryStore, Origin, Overlay, RocksStore, Stamp, Store
 
@@ -99,6 +100,22 @@ def test_a_copy_of_something_else_is_wiped(tmp_path: Path, other: str, saved: bo
 
     assert (again.position, list(again.scan(b""))) == (0, [])
     again.close()
+
+
+def test_every_changelog_keeps_tombstones_for_longer_than_a_store_may_be_behind() -> None:
+    """Otherwise a deleted row would stay in a store that was away, and rise again: nothing would tell it to go.
+
+    Twice as long, since a store that is a minute too young to be wiped still has to read up to the end.
+    """
+    manifest = Manifest.load()
+    stateful = [name for name, group in manifest.groups.items() if group.store]
+
+    kept_ms = {
+        name: manifest.topics[f"{name}-store-changelog"].kafka_config["delete.retention.ms"] for name in stateful
+    }
+
+    assert stateful
+    assert {name for name, kept in kept_ms.items() if int(kept) < 2_000 * ORIGIN.tombstones_kept_s} == set()
 
 
 def test_rows_without_a_stamp_are_wiped(tmp_path: Path) -> None:

@@ -1,0 +1,61 @@
+"""The dispatcher's chunks: how long one may take when the receiver is slow."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from aiohttp import web
+
+from agents import dispatch
+from agents.delivery import RESULTS
+from streams.core.delivery.messages import Result, Verdict
+from streams.core.subscriptions import Webhook
+from tests.delivery.plant import Plant, event, subscription
+from tests.delivery.receiving import SECRET, SECRET_REF, sender
+
+
+def test_a_train_behind_a_slow_answer_is_not_begun_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time to begin is the chunk's and not each attempt's own: else 50 slow answers would hold a partition for
+    minutes. What was not begun is sent by the next chunk, in its order, and has lost no attempt."""
+    monkeypatch.setenv("CURFEW_SECRET_TEST", SECRET)
+    usual = dispatch.BEGIN_WITHIN_S
+    began: list[tuple[int, str]] = []
+
+    async def main() -> list[list[Result]]:
+        release = asyncio.Event()
+
+        async def slow(request: web.Request) -> web.StreamResponse:
+            began.append(((await request.json())["data"]["sequence"], request.headers["curfew-attempt"]))
+            await release.wait()
+            return web.Response()
+
+        app = web.Application()
+        app.router.add_post("/", slow)
+        runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        endpoint = Webhook(url=f"http://127.0.0.1:{runner.addresses[0][1]}/", secret_ref=SECRET_REF)
+        plant = Plant(subscription(webhook=endpoint), sender=sender())
+        train = plant.attempts(plant.feed(*(event(n) for n in range(4))))
+        asyncio.get_running_loop().call_later(1.3, release.set)  # past the time to begin, which is shorter here
+        monkeypatch.setattr(dispatch, "BEGIN_WITHIN_S", 1.0)
+        late = await plant.dispatch(train)
+        monkeypatch.setattr(dispatch, "BEGIN_WITHIN_S", usual)
+        settled = plant.chunk(RESULTS, [(None, plant.codec.encode(RESULTS, one), []) for one in late])
+        next_chunk = await plant.dispatch(plant.attempts([*settled, *plant.tick(60)]))
+        assert plant.dispatcher is not None
+        await plant.dispatcher._sender.close()
+        await runner.cleanup()
+        return [late, next_chunk]
+
+    late, next_chunk = asyncio.run(main())
+
+    assert [(one.verdict, one.reason) for one in late] == [
+        (Verdict.DELIVERED, None),
+        (Verdict.POSTPONED, "busy"),
+        (Verdict.POSTPONED, "order"),
+        (Verdict.POSTPONED, "order"),
+    ]
+    assert [one.verdict for one in next_chunk] == [Verdict.DELIVERED] * 3
+    assert began == [(0, "1"), (1, "1"), (2, "1"), (3, "1")]
