@@ -490,7 +490,7 @@ def _ids(effects: list[Effect]) -> list[Any]:
 TestWorld = World.TestCase
 TestWorld.settings = settings(
     # Hunting mutants takes more of them, and does not take the time to make what it finds small.
-    max_examples=1_000 if HUNTING else 150,
+    max_examples=600 if HUNTING else 150,
     phases=[Phase.generate] if HUNTING else list(Phase),
     stateful_step_count=50,
     deadline=None,
