@@ -141,13 +141,15 @@ def _found_window(
     if request.effective_date not in (None, day):
         return None, ["effective_date_not_by_rule"]
     found = window(validated.zone, day, element.lead_hours, change_id)
-    if now >= found.deadline_at:
-        if element.late_policy is LatePolicy.REFUSE:
-            return None, ["deadline_passed"]
-        rolled = roll(element, validated.zone, validated.billing_day, day, change_id, now)
+    if now >= found.deadline_at and element.late_policy is not LatePolicy.RETROACTIVE:
+        rolled = None
+        if element.late_policy is LatePolicy.ROLL:
+            rolled = roll(element, validated.zone, validated.billing_day, day, change_id, now)
         if rolled is None:
             return None, ["deadline_passed"]
         found = rolled
+    if now >= found.deadline_at and any(held.valid_from >= found.deadline_at for held in validated.memberships):
+        return None, ["before_present_plan"]  # another change is true already: it would have to be undone first
     if now >= found.start_at and not element.allow_without_cancel:
         return None, ["no_time_to_cancel"]
     return found, []
@@ -157,6 +159,7 @@ def _new_change(
     validated: ValidatedRequest, element: MatrixElement, found: Window, change_id: str, revision: int, now: datetime
 ) -> Change:
     request: Request = validated.request
+    retroactive = now >= found.deadline_at  # its deadline is not missed: there never was one
     assert validated.zone is not None  # _window_for saw to it
     return Change(
         change_id=change_id,
@@ -183,4 +186,6 @@ def _new_change(
         deadline_at=found.deadline_at,
         to_rate_plan_id=element.to_rate_plan_id,
         to_product_id=element.to_product_id,
+        closed=retroactive,
+        finish_late=retroactive,
     )

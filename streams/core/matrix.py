@@ -29,6 +29,7 @@ class LatePolicy(StrEnum):
 
     REFUSE = "refuse"
     ROLL = "roll"
+    RETROACTIVE = "retroactive"  # true from its date on all the same; what was rated since is to be rated again
 
 
 class MissedPolicy(StrEnum):

@@ -51,6 +51,7 @@ ELEMENTS = {
         an_element("hold", missed_policy=MissedPolicy.HOLD),
         an_element("hooked", missed_policy=MissedPolicy.ROLL, lead_hours=1),
         an_element("given", date_rule=DateRule.DATE_GIVEN, allow_without_cancel=False),
+        an_element("past", date_rule=DateRule.DATE_GIVEN, late_policy=LatePolicy.RETROACTIVE),
     )
 }
 RULES = hooked(
@@ -128,7 +129,7 @@ class World(RuleBasedStateMachine):
 
     def _order(self, service: str, key: str, *, silent: bool, revision: int | None, days: int, crash: bool) -> None:
         current = self._change(service)
-        given = (self.now + timedelta(days=days)).date() if key == "given" else None
+        given = (self.now + timedelta(days=days)).date() if key in ("given", "past") else None
         request = a_request(
             f"R{len(self.requests)}",
             service_id=service,
@@ -423,8 +424,8 @@ class World(RuleBasedStateMachine):
             key = change.change_id, change.revision
             if change.persisted_at is not None:
                 assert self.outcomes[key] == change.persisted_at
-                assert change.missed or change.persisted_at < change.deadline_at
-            if change.closed:
+                assert change.missed or change.persisted_at < change.deadline_at or _is_retroactive(change)
+            if change.closed and not _is_retroactive(change):
                 # A person who lets a missed change be finished gives it another revision.
                 assert any(change_id == change.change_id for change_id, _ in self.missed)
             if change.effective_at is not None:
@@ -465,6 +466,11 @@ class World(RuleBasedStateMachine):
 
 
 _ENDS = {State.COMPLETED, State.CANCELLED, State.SUPERSEDED, State.ABANDONED, State.HELD, State.FAILED}
+
+
+def _is_retroactive(change: Change) -> bool:
+    """It was ordered after its date, by an element that allows it: there is no deadline that it could miss."""
+    return change.element.late_policy is LatePolicy.RETROACTIVE and change.finish_late
 
 
 def _element(key: str) -> MatrixElement | None:

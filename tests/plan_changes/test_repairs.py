@@ -20,7 +20,7 @@ from streams.core.change import (
 )
 from streams.core.change_progress import OVERDUE
 from streams.core.change_step import step
-from streams.core.matrix import DateRule, MissedPolicy
+from streams.core.matrix import DateRule, LatePolicy, MissedPolicy
 from streams.core.messages import (
     AcknowledgementKind,
     CommandStep,
@@ -32,12 +32,15 @@ from streams.core.messages import (
 from tests.plan_changes.makers import (
     DEADLINE,
     NO_HOOKS,
+    NOON,
     START,
     a_request,
     acknowledgement,
+    an_element,
     executed,
     hooked,
     known,
+    ordered,
     pending,
 )
 from tests.plan_changes.test_machine import commands, events, replies, settlements
@@ -204,3 +207,23 @@ def test_an_abandoned_change_frees_its_service() -> None:
     assert not after(decided).is_open
     assert events(decided.effects) == ["abandoned"]
     assert settlements(step(decided.change, TICK, DEADLINE + 2 * HOUR, NO_HOOKS)) == []
+
+
+def test_an_order_for_a_past_date_is_made_retroactive() -> None:
+    """Where the element says so: it runs at once, is true from its date on, and asks for what was rated since."""
+    element = an_element(date_rule=DateRule.DATE_GIVEN, late_policy=LatePolicy.RETROACTIVE)
+    fact = ordered(a_request(effective_date=date(2018, 11, 2)), element)
+    accepted = step(None, fact, NOON, NO_HOOKS)
+    assert [reply.accepted for reply in replies(accepted)] == [True]
+    assert settlements(accepted) == []
+
+    asked = step(accepted.change, TICK, NOON, NO_HOOKS)
+    [command] = commands(asked)
+    assert command.effective_from == DEADLINE - timedelta(days=2)
+    sealed = after(step(asked.change, ExecutionFinished(result=executed(command)), NOON, NO_HOOKS))
+    persisted = Acknowledged(acknowledgement=acknowledgement(sealed, AcknowledgementKind.PERSISTED, NOON))
+    done = step(sealed, persisted, NOON, NO_HOOKS)
+
+    assert events(done.effects) == ["rerate_requested", "persisted", "completed"]
+    assert settlements(done) == [SettlementKind.RELEASE]
+    assert not after(done).missed
