@@ -2,34 +2,46 @@
 
 Per chunk: decode → one transaction off the loop → acknowledgements, after COMMIT. The billing store is the state of
 this app, so it keeps no rows in Kafka; a chunk that is handled twice writes nothing twice and acknowledges the same.
+
+With the setting ``second_part_hours`` an outcome is written in two parts. The second waits in the billing store, is
+finished by the ticks of its partition, and only then acknowledged; its row there is forgotten when that is durable.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import structlog
 
 from streams.codec import Codec
+from streams.core.clock import NextDue
 from streams.core.errors import Poison
-from streams.core.messages import Acknowledgement, ExecutionResult, Settlement, SettlementKind
+from streams.core.messages import Acknowledgement, ExecutionResult, ExecutionVerdict, Settlement, SettlementKind
 from streams.core.objects import ServicePlanChange
 from streams.kafka.chunks import Batch, Record
 from streams.kafka.runtime import Runtime
 from streams.ports import Clock
 from streams.settings import ClockMode
-from streams.sinks.billing import BillingStore, Fence, Released
+from streams.sinks.billing import BillingStore, Fence, Released, Split
 
 OUTCOMES = "plan-change.outcomes"
 SETTLEMENTS = "plan-change.settlements"
 TICKS = "clock.ticks"
 ACKNOWLEDGEMENTS = "plan-change.acknowledgements"
 SERVICE_PLANS = "billing.service-plan"
+DUE = "clock.due"
+
+#: Second parts written in one transaction. More, and a crash repeats more; fewer, and each costs a commit.
+SLICE = 500
+#: Slices between two chunks of a lane, while time goes on by itself. Without a limit the closes of a deadline would
+#: wait until a whole evening's second parts are written.
+SLICES_PER_TICK = 10
 
 T = TypeVar("T")
 Answer = TypeVar("Answer")
@@ -52,7 +64,13 @@ class Ports(Protocol):
 
 def attach(runtime: Runtime, ports: Ports) -> None:
     """Register the agents of outcomes, settlements and ticks with ``runtime``."""
-    persister = Persister(ports, group=runtime.group, virtual=runtime.settings.clock is ClockMode.VIRTUAL)
+    settings = runtime.settings
+    persister = Persister(
+        ports,
+        group=runtime.group,
+        virtual=settings.clock is ClockMode.VIRTUAL,
+        second_part_hours=settings.second_part_hours,
+    )
     runtime.agent("outcomes", topics=[OUTCOMES], handler=persister.outcomes)
     runtime.agent("settlements", topics=[SETTLEMENTS], handler=persister.settlements)
     runtime.agent("ticks", topics=[TICKS], handler=persister.ticks)
@@ -69,33 +87,91 @@ class _Held:
 class Persister:
     """The handlers; SQL runs in threads of its own, so that no other partition waits for the database."""
 
-    def __init__(self, ports: Ports, *, group: str, virtual: bool) -> None:
+    def __init__(self, ports: Ports, *, group: str, virtual: bool, second_part_hours: int | None = None) -> None:
         self._store = ports.billing_store
         self._clock = ports.clock
         self._group = group
         self._virtual = virtual
+        self._before = None if second_part_hours is None else timedelta(hours=second_part_hours)
         self._fences: dict[int, _Held] = {}
         self._threads = ThreadPoolExecutor(max_workers=self._store.parallel, thread_name_prefix="billing-store")
         self._decode_result = ports.codec.decoder(ExecutionResult)
         self._decode_settlement = ports.codec.decoder(Settlement)
         self._encode_acknowledgement = ports.codec.encoder(ACKNOWLEDGEMENTS, Acknowledgement)
+        self._encode_result = ports.codec.encoder(OUTCOMES, ExecutionResult)
+        self._encode_due = ports.codec.encoder(DUE, NextDue)
         self._encode_plan = ports.codec.encoder(SERVICE_PLANS, ServicePlanChange)
 
-    def ticks(self, batch: Batch) -> None:
-        """Nothing to do: the runtime has taken the time from them, and it dates the commits of virtual nights."""
+    async def ticks(self, batch: Batch) -> AsyncIterator[None]:
+        """Finish the second parts that are due, earliest deadline first, slice by slice.
+
+        The runtime has taken the time from the ticks already. A virtual clock stands still until this is done, so there
+        nothing is left for the next tick, which may come after the deadline.
+        """
+        slices = 0
+        while await self._is_due(batch) and (self._virtual or slices < SLICES_PER_TICK):
+            slices += 1
+            done = await self._finish(batch)
+            yield
+            await self._off_the_loop(partial(self._store.forget, done, fence=self._fence(batch)))
+            batch.memory.pop("due")
+        if slices:
+            await self._report_due(batch)
+
+    async def _finish(self, batch: Batch) -> list[str]:
+        """One slice; what it has to say is emitted. Returns the changes that may be forgotten once that is durable."""
+        at = batch.now
+        assert at is not None  # _is_due
+        now = self._now(batch, [])
+        finished = await self._off_the_loop(
+            lambda: self._store.finish(batch.partition, at=at, limit=SLICE, now=now, fence=self._fence(batch))
+        )
+        for one in finished:
+            key, value = one.result.service_id.encode(), None
+            if isinstance(one.answer, Poison):  # made again from the store, so that it can be redriven like any other
+                value = self._encode_result(one.result)
+            self._emit(batch, Record(OUTCOMES, batch.partition, -1, key, value, [], 0), one.answer)
+        return [one.result.change_id for one in finished]
+
+    async def _is_due(self, batch: Batch) -> bool:
+        due = await self._next_due(batch)
+        return due is not None and batch.now is not None and due <= batch.now
+
+    async def _next_due(self, batch: Batch) -> datetime | None:
+        """When the next second part of this partition is due; asked of the database whenever memory was lost."""
+        if "due" not in batch.memory:
+            batch.memory["due"] = await self._off_the_loop(partial(self._store.next_due, batch.partition))
+        due: datetime | None = batch.memory["due"]
+        return due
+
+    async def _report_due(self, batch: Batch) -> None:
+        """Tell the virtual clock, or it would pass by the instant."""
+        due = await self._next_due(batch)
+        if batch.memory.get("reported") != due:
+            batch.memory["reported"] = due
+            report = NextDue(group=batch.app, partition=batch.partition, due=due)
+            batch.emit(DUE, key=f"{batch.app}/{batch.partition}", value=self._encode_due(report))
 
     async def outcomes(self, batch: Batch) -> None:
         """Persist a chunk of results in one transaction."""
         records, results = _decoded(batch, self._decode_result)
         now = self._now(batch, [result.finished_at for result in results])
+        before = self._before
+        split = None if before is None else Split(before=before, at=batch.now, partition=batch.partition)
 
         def persist() -> list[Acknowledgement | Poison | None]:
-            return self._store.persist(results, now=now, fence=self._fence(batch))
+            return self._store.persist(results, now=now, fence=self._fence(batch), split=split)
 
         answers = await self._off_the_loop(persist)
         for record, answer in zip(records, answers, strict=True):
             if answer is not None:
                 self._emit(batch, record, answer)
+        if split is not None and any(
+            answer is None and result.verdict is ExecutionVerdict.SEALED
+            for answer, result in zip(answers, results, strict=True)
+        ):
+            batch.memory.pop("due", None)
+            await self._report_due(batch)
 
     async def settlements(self, batch: Batch) -> None:
         """Close and release a chunk of changes; what a release makes true is published before it is acknowledged."""

@@ -65,6 +65,24 @@ class Settings(BaseSettings):
         default=(), description="private networks (CIDR) that subscriptions may send to in production"
     )
     hooks: tuple[str, ...] = Field(default=(), description="hooks of rate plan changes, each as package.module:name")
+    second_part_hours: int | None = Field(
+        default=None,
+        ge=1,
+        description="hours before the deadline from which options, product, fees and tasks may be written; memberships "
+        "go in at once; default both at once",
+    )
+    watchdog_webhook_url: str | None = Field(
+        default=None, description="where watchdog and canary send notices: a URL that takes signed webhooks"
+    )
+    watchdog_webhook_secret: str = Field(
+        default="env:CURFEW_SECRET_WATCHDOG",
+        description="reference of the secret that signs them; webhook_secrets has to allow it",
+    )
+    watchdog_mail_to: tuple[str, ...] = Field(default=(), description="addresses to which notices are mailed")
+    watchdog_mail_from: str = Field(default="curfew@localhost", description="sender of these mails")
+    smtp_url: SecretStr | None = Field(
+        default=None, description="mail server, smtp://user:password@host:587 or smtps://host:465"
+    )
     log_level: str = Field(default="info", description="debug, info, warning or error")
     log_format: str = Field(default="console", description="console or json")
 

@@ -29,7 +29,7 @@ def test_migrating_twice_changes_nothing(store: SqlBillingStore, database: Engin
     store.migrate()
 
     with database.connect() as connection:
-        assert connection.execute(text("SELECT version_num FROM alembic_version")).scalars().all() == ["0001"]
+        assert connection.execute(text("SELECT version_num FROM alembic_version")).scalars().all() == ["0002"]
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

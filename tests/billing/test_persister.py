@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
-from agents.persistence import ACKNOWLEDGEMENTS, OUTCOMES, SERVICE_PLANS, SETTLEMENTS, TICKS, Persister
+from agents import persistence
+from agents.persistence import ACKNOWLEDGEMENTS, DUE, OUTCOMES, SERVICE_PLANS, SETTLEMENTS, TICKS, Persister
 from streams.codec import Codec, LocalIds, LocalSchemas
-from streams.core.clock import Tick
+from streams.core.clock import NextDue, Tick
 from streams.core.errors import Transient
 from streams.core.messages import Acknowledgement, ExecutionResult, ExecutionVerdict, Settlement
 from streams.core.objects import ServicePlanChange
@@ -43,10 +44,22 @@ class FixedPorts:
 class Worker:
     """One worker of the app ``persistence`` with one partition."""
 
-    def __init__(self, store: BillingStore, *, wall: datetime = EVENING, virtual: bool = False) -> None:
+    def __init__(
+        self,
+        store: BillingStore,
+        *,
+        wall: datetime = EVENING,
+        virtual: bool = False,
+        second_part_hours: int | None = None,
+    ) -> None:
         schemas = LocalSchemas()
         self.codec = Codec(LocalIds(schemas), schemas)
-        self.persister = Persister(FixedPorts(self.codec, store, WallClock(wall)), group="persistence", virtual=virtual)
+        self.persister = Persister(
+            FixedPorts(self.codec, store, WallClock(wall)),
+            group="persistence",
+            virtual=virtual,
+            second_part_hours=second_part_hours,
+        )
         self.lane = Lane("persistence")
 
     def outcomes(self, results: Sequence[ExecutionResult | bytes | None]) -> Outputs:
@@ -55,6 +68,16 @@ class Worker:
     def settlements(self, settlements: Sequence[Settlement]) -> Outputs:
         records = [self._record(SETTLEMENTS, one) for one in settlements]
         return self.lane.run(self.persister.settlements, SETTLEMENTS, records)
+
+    def tick(self, now: datetime, **crash: Any) -> Outputs:
+        """One tick arrives; the runtime has taken the time from it."""
+        self.lane.now = now
+        value = self.codec.encode(TICKS, Tick(epoch="night", seq=1, now=now))
+        return self.lane.replay(self.persister.ticks, self.lane.chunk(TICKS, [(None, value)]), **crash)
+
+    def next_due(self, outputs: Outputs) -> list[datetime | None]:
+        """What was reported to the virtual clock."""
+        return [report.due for report in values(outputs, DUE, self.codec.decoder(NextDue))]
 
     def acknowledgements(self, outputs: Outputs) -> list[Acknowledgement]:
         return values(outputs, ACKNOWLEDGEMENTS, self.codec.decoder(Acknowledgement))
@@ -141,9 +164,7 @@ def test_in_a_virtual_night_commits_are_dated_by_ticks(store: SqlBillingStore) -
     worker = Worker(store, wall=MORNING, virtual=True)
 
     (before_any_tick,) = worker.acknowledgements(worker.outcomes([sealed(0)]))
-    tick = worker.codec.encode(TICKS, Tick(epoch="night", seq=1, now=MIDNIGHT))
-    assert worker.lane.run(worker.persister.ticks, TICKS, [(None, tick)]) == []
-    worker.lane.now = MIDNIGHT
+    assert worker.tick(MIDNIGHT) == []
     (after_tick,) = worker.acknowledgements(worker.outcomes([sealed(1)]))
     (missed,) = worker.acknowledgements(worker.settlements([closing(2, sent_at=MORNING)]))
 
@@ -189,3 +210,125 @@ def test_a_lost_database_leaves_the_chunk_for_another_try() -> None:
     with pytest.raises(Transient):
         worker.outcomes([sealed(0), b"not avro"])
     assert worker.lane.sent == []
+
+
+# -- outcomes in two parts ------------------------------------------------------------------------------------------
+
+SECOND_PART_HOURS = 2
+PART_DUE = MIDNIGHT - timedelta(hours=SECOND_PART_HOURS)
+
+
+def two_parts(store: BillingStore, *, virtual: bool = True) -> Worker:
+    worker = Worker(store, wall=PART_DUE, virtual=virtual, second_part_hours=SECOND_PART_HOURS)
+    worker.lane.now = EVENING
+    return worker
+
+
+def test_ticks_finish_the_second_parts_and_then_the_changes_are_acknowledged(store: SqlBillingStore) -> None:
+    """Nothing is said before; the clock learns when to come, and that nothing waits any more."""
+    load(store, 2)
+    worker = two_parts(store)
+
+    first = worker.outcomes([sealed(0), sealed(1)])
+    early = worker.tick(PART_DUE - timedelta(milliseconds=1))
+    due = worker.tick(PART_DUE)
+    after = worker.tick(MIDNIGHT)
+
+    assert [output.topic for output in first] == [DUE]
+    assert worker.next_due(first) == [PART_DUE]
+    assert early == []
+    assert [output.key for output in due] == ["s0", "s1", "persistence/0"]
+    assert [(ack.kind, ack.committed_at, ack.late) for ack in worker.acknowledgements(due)] == [
+        ("persisted", PART_DUE, False)
+    ] * 2
+    assert worker.next_due(due) == [None]
+    assert after == []
+    assert store.counts().waiting == 0
+
+
+def test_a_worker_that_takes_over_between_the_parts_finishes_them(
+    store: SqlBillingStore, open_store: Callable[[], SqlBillingStore]
+) -> None:
+    """It knows of them from the database, also when the setting was taken away meanwhile."""
+    load(store, 1)
+    two_parts(store).outcomes([sealed(0)])
+
+    other = Worker(open_store(), virtual=True)
+
+    assert other.tick(EVENING) == []
+    assert [ack.change_id for ack in other.acknowledgements(other.tick(PART_DUE))] == ["c0"]
+
+
+def test_acknowledgements_lost_in_a_crash_are_sent_again(
+    store: SqlBillingStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second parts are committed, one answer of three leaves, the process dies: the next tick sends all three."""
+    monkeypatch.setattr(persistence, "SLICE", 3)
+    load(store, 5)
+    worker = two_parts(store)
+    worker.outcomes([sealed(number) for number in range(5)])
+
+    lost = worker.tick(PART_DUE, crash_after_outputs=1)
+    again = worker.tick(PART_DUE + timedelta(minutes=1))
+
+    assert [ack.change_id for ack in worker.acknowledgements(lost)] == ["c0"]
+    acks = worker.acknowledgements(again)
+    assert [ack.change_id for ack in acks] == ["c0", "c1", "c2", "c3", "c4"]
+    assert acks[0] == worker.acknowledgements(lost)[0]
+    assert worker.tick(MIDNIGHT) == []
+
+
+def test_a_tick_finishes_so_much_and_the_next_one_goes_on(
+    store: SqlBillingStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Closes must not wait for a whole evening's second parts, while time goes on by itself."""
+    monkeypatch.setattr(persistence, "SLICE", 2)
+    monkeypatch.setattr(persistence, "SLICES_PER_TICK", 2)
+    load(store, 5)
+    worker = two_parts(store, virtual=False)
+    worker.outcomes([sealed(number) for number in range(5)])
+
+    ticks = [worker.acknowledgements(worker.tick(PART_DUE)) for _ in range(3)]
+
+    assert [len(acks) for acks in ticks] == [4, 1, 0]
+
+
+def test_a_virtual_clock_finds_everything_finished(store: SqlBillingStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stands still until the tick is handled, and its next one may be the deadline."""
+    monkeypatch.setattr(persistence, "SLICE", 2)
+    monkeypatch.setattr(persistence, "SLICES_PER_TICK", 1)
+    load(store, 5)
+    worker = two_parts(store)
+    worker.outcomes([sealed(number) for number in range(5)])
+
+    assert len(worker.acknowledgements(worker.tick(PART_DUE))) == 5
+
+
+def test_a_second_part_that_is_refused_becomes_a_dead_letter_that_can_be_redriven(store: SqlBillingStore) -> None:
+    """Made again from what the store kept: it carries the sealed outcome, and its memberships are taken back."""
+    load(store, 2)
+    worker = two_parts(store)
+    euro = (replace(outcome(0).fees[0], currency="EURO"),)
+    worker.outcomes([sealed(0, fees=euro), sealed(1)])
+
+    outputs = worker.tick(PART_DUE)
+
+    assert [ack.change_id for ack in worker.acknowledgements(outputs)] == ["c1"]
+    (letter,) = values(outputs, DEAD_LETTERS, worker.codec.decoder(ExecutionResult))
+    assert letter.sealed == sealed(0, fees=euro).sealed
+    assert worker.tick(MIDNIGHT) == []
+    (missed,) = worker.acknowledgements(worker.settlements([closing(0)]))
+    assert missed.kind == "missed"
+
+
+def test_without_the_setting_ticks_ask_the_database_once(store: SqlBillingStore) -> None:
+    """Whether something is left over from before; then they cost nothing."""
+    load(store, 1)
+    worker = Worker(store, virtual=True)
+    worker.outcomes([sealed(0)])
+    worker.tick(EVENING)
+
+    store.dispose()
+    worker.persister._store = SqlBillingStore("postgresql://curfew@127.0.0.1:1/billing")
+
+    assert worker.tick(MIDNIGHT) == []

@@ -509,16 +509,59 @@ def test_the_database_itself_refuses_overlaps_and_orphans(
             connection.execute(text(statement.format(**instants)))
 
 
-def test_rows_that_were_changed_by_hand_show_in_the_reconciliation(store: SqlBillingStore, database: Engine) -> None:
-    """The sealed body beside the rows tells what should be there."""
-    load(store, 2)
-    store.persist([sealed(0), sealed(1)], now=at(EVENING))
+def test_a_membership_written_behind_our_back_is_refused_where_it_overlaps(
+    store: SqlBillingStore, database: Engine
+) -> None:
+    """Before the change or after it: whichever comes second is refused, by the constraint and by its name."""
+    load(store, 3)
+    store.persist([sealed(0)], now=at(EVENING))
+    insert = (
+        "INSERT INTO membership (service_id, valid_from, rate_plan_id, product_id) "
+        f"VALUES ('%s', '{MORNING.isoformat(timespec='microseconds')}', 'FREE', 'MOBILE')"
+    )
+    ended = f"UPDATE membership SET valid_to = '{MORNING.isoformat(timespec='microseconds')}' WHERE service_id = 's1'"
+
+    with pytest.raises(IntegrityError, match="membership_no_overlap"), database.begin() as connection:
+        connection.exec_driver_sql(insert % "s0")
+    with database.begin() as connection:
+        connection.exec_driver_sql(ended)
+        connection.exec_driver_sql(insert % "s1")
+    answers = store.persist([sealed(1), sealed(2)], now=at(EVENING))
+
+    assert kinds(answers) == ["constraint_violated", "persisted"]
+    assert isinstance(answers[0], Poison)
+    assert "membership_no_overlap" in answers[0].detail
+
+
+@pytest.mark.parametrize(
+    ("statement", "table"),
+    [
+        ("UPDATE fee SET amount = '99' WHERE change_id = 'c1'", "fee"),
+        ("DELETE FROM fee WHERE change_id = 'c1'", "fee"),
+        ("UPDATE task SET details = '{}' WHERE change_id = 'c1'", "task"),
+        ("UPDATE membership SET product_id = 'OTHER' WHERE change_id = 'c1'", "membership"),
+        ("DELETE FROM membership WHERE change_id = 'c1'", "membership"),
+        ("DELETE FROM membership WHERE ended_by = 'c1'", "membership"),
+        ("DELETE FROM service_option WHERE change_id = 'c1'", "service_option"),
+        (
+            "UPDATE service_option SET valid_to = NULL, ended_by = NULL WHERE service_id = 's1' "
+            "AND option_id = 'roaming'",
+            "service_option",
+        ),
+    ],
+)
+def test_rows_that_were_changed_by_hand_show_in_the_reconciliation(
+    store: SqlBillingStore, database: Engine, statement: str, table: str
+) -> None:
+    """The sealed body beside the rows tells what should be there, and what should be over."""
+    load(store, 3)
+    store.persist([sealed(number) for number in range(3)], now=at(EVENING))
 
     with database.begin() as connection:
-        connection.execute(text("UPDATE fee SET amount = '99' WHERE change_id = 'c1'"))
+        connection.exec_driver_sql(statement)
 
-    stored = store.outcomes(["c0", "c1", "unknown"])
-    assert {change: one.rows_match for change, one in stored.items()} == {"c0": True, "c1": False}
+    stored = store.outcomes(["c0", "c1", "c2", "unknown"])
+    assert {change: one.differing for change, one in stored.items()} == {"c0": (), "c1": (table,), "c2": ()}
 
 
 def test_reading_all_decisions_goes_over_pages(store: SqlBillingStore, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -94,6 +94,15 @@ def _steps(handler: Handler, batch: Batch) -> Iterator[None]:
             await result
 
         asyncio.run(wait())
+    elif isinstance(result, AsyncIterator):
+        steps = result
+
+        async def step() -> bool:
+            return await anext(steps, True) is None
+
+        with asyncio.Runner() as runner:
+            while runner.run(step()):
+                yield
     elif result is not None:
         yield from result
     yield

@@ -4,7 +4,17 @@
 transaction; the decision between persisted and missed is one unique key; nothing is acknowledged before COMMIT.
 """
 
-from streams.sinks.billing.port import BillingStore, Counts, Fence, Fenced, Released, Settled, StoredOutcome
+from streams.sinks.billing.port import (
+    BillingStore,
+    Counts,
+    Fence,
+    Fenced,
+    Finished,
+    Released,
+    Settled,
+    Split,
+    StoredOutcome,
+)
 from streams.sinks.billing.store import SqlBillingStore
 
 __all__ = [
@@ -12,8 +22,10 @@ __all__ = [
     "Counts",
     "Fence",
     "Fenced",
+    "Finished",
     "Released",
     "Settled",
+    "Split",
     "SqlBillingStore",
     "StoredOutcome",
 ]

@@ -41,6 +41,17 @@ class OutcomeFact:
     mark_id: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitingFact:
+    """A row of ``second_part`` that waits: the memberships of this outcome are written, the rest is not."""
+
+    change_id: str
+    service_id: str
+    revision: int
+    hash: str
+    effective_from: datetime
+
+
 @dataclass(slots=True, kw_only=True)
 class ServiceFact:
     """A service and the memberships that were not over yet."""
@@ -56,6 +67,8 @@ class Facts:
     settled: dict[tuple[str, datetime], SettledFact] = field(default_factory=dict)
     outcomes: dict[str, OutcomeFact] = field(default_factory=dict)
     services: dict[str, ServiceFact] = field(default_factory=dict)
+    waiting: dict[str, WaitingFact] = field(default_factory=dict)
+    waiting_services: dict[str, WaitingFact] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,11 +82,18 @@ class Opened:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Write:
-    """Write the outcome; ``ends`` is the start of the membership to be ended (None: it ends by itself just then)."""
+    """Write the outcome; ``ends`` is the start of the membership to be ended (None: it ends by itself just then), and
+    ``held_to`` is the end that it has until then."""
 
     opened: Opened
     ends: datetime | None
+    held_to: datetime | None
     after_missed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """Its memberships are there (or are from now on), and the rest is not due."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +146,7 @@ def opened(result: ExecutionResult) -> Opened:
     return Opened(outcome=outcome, hash=sealed.hash, body=body.decode())
 
 
-def judge_outcome(opened: Opened, facts: Facts) -> Write | Persisted | Missed:
+def judge_outcome(opened: Opened, facts: Facts) -> Write | Waiting | Persisted | Missed:
     """Decide one opened outcome; raises Poison when it can never be written."""
     outcome = opened.outcome
     own = facts.settled.get((outcome.change_id, outcome.effective_from))
@@ -145,6 +165,21 @@ def judge_outcome(opened: Opened, facts: Facts) -> Write | Persisted | Missed:
             f"change {outcome.change_id} was persisted as revision {there.revision} with hash {there.hash}; "
             f"revision {outcome.revision} cannot be persisted too: compare both, then correct the billing data by hand",
         )
+    half = facts.waiting.get(outcome.change_id) or facts.waiting_services.get(outcome.service_id)
+    if half is not None and half.change_id == outcome.change_id:
+        if (half.revision, half.hash) == (outcome.revision, opened.hash):
+            return Waiting()
+        raise Poison(
+            "obsolete_outcome" if half.revision > outcome.revision else "conflicting_outcome",
+            f"the memberships of change {outcome.change_id} were written as of revision {half.revision} with hash "
+            f"{half.hash}; revision {outcome.revision} is not written",
+        )
+    if half is not None:
+        raise Poison(
+            "earlier_change_unfinished",
+            f"of change {half.change_id} of service {outcome.service_id} only the memberships are written: redrive "
+            f"{outcome.change_id} after {half.effective_from}",
+        )
     service = facts.services.get(outcome.service_id)
     if service is None:
         raise Poison(
@@ -155,25 +190,44 @@ def judge_outcome(opened: Opened, facts: Facts) -> Write | Persisted | Missed:
             "wrong_account",
             f"service {outcome.service_id} belongs to account {service.account_id}, not {outcome.account_id}",
         )
+    ended = _membership_to_end(outcome, service)
     return Write(
         opened=opened,
-        ends=_membership_to_end(outcome, service),
+        ends=None if ended.valid_to == outcome.effective_from else ended.valid_from,
+        held_to=ended.valid_to,
         after_missed=own is not None and own.missed,
     )
 
 
-def _membership_to_end(outcome: Outcome, service: ServiceFact) -> datetime | None:
+def _membership_to_end(outcome: Outcome, service: ServiceFact) -> Membership:
     at = outcome.effective_from
     for held in service.memberships:
         if held.valid_from < at and (held.valid_to is None or held.valid_to >= at):
             if held.rate_plan_id != outcome.from_rate_plan_id:
                 break
-            return None if held.valid_to == at else held.valid_from
+            return held
     raise Poison(
         "not_on_that_plan",
         f"service {outcome.service_id} is not in rate plan {outcome.from_rate_plan_id} up to {at}, "
         f"so change {outcome.change_id} cannot end it",
     )
+
+
+def replaces(outcome: Outcome, facts: Facts) -> bool:
+    """True if the memberships of an older revision of this change have to be taken back first."""
+    half = facts.waiting.get(outcome.change_id)
+    return half is not None and half.revision < outcome.revision and half.service_id == outcome.service_id
+
+
+def takes_back(settlement: Settlement, facts: Facts) -> bool:
+    """True if the memberships that are written must not stay after this change was missed.
+
+    Those of a newer revision are none of this settlement's business.
+    """
+    half = facts.waiting.get(settlement.change_id)
+    if half is None or half.revision > settlement.revision:
+        return False
+    return not settlement.accept_late or half.effective_from != settlement.deadline_at
 
 
 def check_settlement(settlement: Settlement) -> Poison | None:

@@ -17,6 +17,9 @@ from streams.core.errors import CurfewError, Fatal, Misconfigured, Transient
 #: A second process (a report, a migration) may hold the write lock for a moment; without waiting, every overlap of two
 #: transactions would be an error. Longer than a full chunk takes, shorter than the session timeout of the group (10 s).
 SQLITE_BUSY_MS = 5_000
+#: By default 2 MiB. Change ids fall anywhere into the indexes, so with a million changes nearly every row of a
+#: transaction would be a page read from the file again.
+SQLITE_CACHE_KIB = 64 * 1024
 #: A writer that is stuck (by SIGSTOP, say) holds the fence row; without this limit its successor waits for ever.
 POSTGRES_IDLE_IN_TRANSACTION_MS = 30_000
 #: The successor's wait for the stuck writer: it then reports Transient and tries again, instead of hanging silently.
@@ -88,6 +91,7 @@ def _configure_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
     # NORMAL loses the newest commits when the power fails, and those are already acknowledged: FULL.
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute(f"PRAGMA cache_size = -{SQLITE_CACHE_KIB}")
 
 
 def _begin_sqlite(connection: Connection) -> None:
@@ -165,5 +169,9 @@ def _explain_postgres(error: BaseException | None, url: URL) -> CurfewError:
 def _unexpected(error: BaseException | None, url: URL) -> Fatal:
     text = " ".join(str(error).split())
     missing = "no such table" in text or getattr(error, "sqlstate", None) in {"42P01", "42703"}
-    remedy = "its tables are not there: run the migrations first" if missing else "this should not happen: report it"
+    remedy = (
+        "its tables are not there: run the migrations first (curfew billing migrate)"
+        if missing
+        else "this should not happen: report it"
+    )
     return Fatal(f"billing store {describe(url)} refused a statement ({text}): {remedy}")

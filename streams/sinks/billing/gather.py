@@ -57,7 +57,7 @@ def decisions(connection: Connection, change_ids: Collection[str]) -> Facts:
     # Unpacked, since looking up a column of a row by its name costs as much as the query.
     for change_id, deadline, decision, revision, accept_late, mark_id, *persisted in connection.execute(
         _DECISIONS, {"changes": list(change_ids)}
-    ):
+    ).all():
         facts.settled[change_id, deadline] = SettledFact(
             missed=decision == "missed", revision=revision, accept_late=accept_late, mark_id=mark_id
         )
@@ -72,7 +72,7 @@ def decisions(connection: Connection, change_ids: Collection[str]) -> Facts:
 def services(connection: Connection, service_ids: Collection[str], since: datetime, facts: Facts) -> None:
     """Add these services, with the memberships that were not over at ``since``, to ``facts``."""
     asked = {"services": list(service_ids), "since": since}
-    for service_id, account_id, rate_plan_id, valid_from, valid_to in connection.execute(_SERVICES, asked):
+    for service_id, account_id, rate_plan_id, valid_from, valid_to in connection.execute(_SERVICES, asked).all():
         service = facts.services.get(service_id)
         if service is None:
             service = facts.services[service_id] = ServiceFact(account_id=account_id)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Engine, text
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection, Engine, text
 
 #: Any fixed number: the key of PostgreSQL's advisory lock, so that of two workers that start at once one migrates
 #: and the other waits, instead of both creating the same tables.
@@ -27,3 +28,8 @@ def upgrade(engine: Engine, revision: str = "head") -> None:
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
         config.attributes["connection"] = connection
         command.upgrade(config, revision)
+
+
+def revision(connection: Connection) -> str | None:
+    """The newest migration that this database has had; None before the first."""
+    return MigrationContext.configure(connection).get_current_revision()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol, TypeAlias
 
 from streams.core.errors import Fatal, Poison
@@ -30,6 +30,35 @@ class Fence:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Split:
+    """Outcomes are written in two parts: memberships at once, the rest from ``before`` their deadline on.
+
+    ``at`` is business time (None before the first tick): what is due by then is written whole. The ticks of
+    ``partition`` will finish the others.
+    """
+
+    before: timedelta
+    at: datetime | None
+    partition: int
+
+    def due_at(self, deadline: datetime) -> datetime:
+        """The instant from which the second part may be written."""
+        return deadline - self.before
+
+    def waits(self, deadline: datetime) -> bool:
+        """True if the second part has to wait."""
+        return self.at is None or self.at < self.due_at(deadline)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """A second part that was written, or can never be: what to answer to its ``result`` (made again from the store)."""
+
+    result: ExecutionResult
+    answer: Acknowledgement | Poison
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Released:
     """A change became true: the next revision of its service's plan, and the acknowledgement to send after it."""
 
@@ -41,8 +70,9 @@ class Released:
 class Counts:
     """How much the store holds. A missed change that was persisted late counts in ``missed``, ``persisted``, ``late``.
 
-    ``unconfirmed`` are persisted changes whose commit time was not read yet (the process died between COMMIT and
-    reading the clock); the redelivery of their outcome confirms them.
+    ``waiting`` are changes of which the memberships are written and the rest is due later. ``unconfirmed`` are
+    persisted changes whose commit time was not read yet (the process died between COMMIT and reading the clock); the
+    redelivery of their outcome confirms them.
     """
 
     services: int
@@ -55,6 +85,7 @@ class Counts:
     unconfirmed: int
     fees: int
     tasks: int
+    waiting: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,13 +124,19 @@ class Settled:
 class StoredOutcome:
     """A persisted outcome together with the rows that were written for it, for reconciliation.
 
-    ``rows_match`` compares memberships, options, fees and tasks with the outcome: every row that it asked for is there
-    with its start, and nothing else carries its change id.
+    ``differing`` names the tables (``membership``, ``service_option``, ``fee``, ``task``) whose rows are not what the
+    outcome asked for: every row with its start, nothing else of the service with its change id, and what it ended is
+    over.
     """
 
     outcome: Outcome
     hash: str
-    rows_match: bool
+    differing: tuple[str, ...]
+
+    @property
+    def rows_match(self) -> bool:
+        """True if no table differs."""
+        return not self.differing
 
 
 class BillingStore(Protocol):
@@ -124,13 +161,30 @@ class BillingStore(Protocol):
         ...
 
     def persist(
-        self, results: Sequence[ExecutionResult], *, now: Now, fence: Fence | None = None
+        self, results: Sequence[ExecutionResult], *, now: Now, fence: Fence | None = None, split: Split | None = None
     ) -> list[Acknowledgement | Poison | None]:
-        """Write sealed outcomes. None: nothing to write (not a sealed result). Poison: this one can never be written.
+        """Write sealed outcomes, whole or (with ``split``) their memberships only.
 
         The acknowledgement says ``persisted``, or ``missed`` when the deadline was closed and late writing is not
-        accepted.
+        accepted. None: nothing to say (not a sealed result, or its second part is still to come). Poison: this one can
+        never be written.
         """
+        ...
+
+    def next_due(self, partition: int) -> datetime | None:
+        """When :meth:`finish` has something to do for this partition; None if nothing waits."""
+        ...
+
+    def finish(
+        self, partition: int, *, at: datetime, limit: int, now: Now, fence: Fence | None = None
+    ) -> list[Finished]:
+        """Write second parts that are due at ``at``, earliest deadline first, at most ``limit``; both parts are
+        persisted then. What was finished before comes out again until :meth:`forget` hears that its answer is durable.
+        """
+        ...
+
+    def forget(self, change_ids: Sequence[str], *, fence: Fence | None = None) -> None:
+        """The answers to these finished changes are durable."""
         ...
 
     def close(

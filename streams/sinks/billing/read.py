@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Row, Table, bindparam, func, select, tuple_
+from sqlalchemy import Column, Connection, Row, Table, bindparam, func, select, tuple_
 
 from streams.core.outcome import Outcome
 from streams.sinks.billing.port import Counts, Settled, StoredOutcome
@@ -18,6 +18,7 @@ from streams.sinks.billing.tables import (
     membership,
     outcome,
     plan_revision,
+    second_part,
     service_option,
     service_plan,
     settlement,
@@ -102,41 +103,76 @@ def counts(connection: Connection) -> Counts:
         unconfirmed=int(connection.execute(unconfirmed).scalar_one()),
         fees=count(fee),
         tasks=count(task),
+        waiting=count(second_part, second_part.c.state == "waiting"),
     )
 
 
 def outcomes(connection: Connection, change_ids: Sequence[str]) -> dict[str, StoredOutcome]:
     """These outcomes, each compared with its rows."""
-    made = {table: _by_change(connection, table, change_ids) for table in (membership, service_option, fee, task)}
     statement = select(outcome.c.change_id, outcome.c.hash, outcome.c.body).where(outcome.c.change_id.in_(change_ids))
-    found: dict[str, StoredOutcome] = {}
-    for row in connection.execute(statement):
-        body = _outcome_decoder.decode(row.body)
-        rows = {table.name: by_change[row.change_id] for table, by_change in made.items()}
-        found[row.change_id] = StoredOutcome(outcome=body, hash=row.hash, rows_match=_match(body, rows))
-    return found
+    found = [(row.hash, _outcome_decoder.decode(row.body)) for row in connection.execute(statement)]
+    services = sorted({body.service_id for _, body in found})
+    # By service: its id begins the primary keys, while a search by change id would read the whole table.
+    memberships = _grouped(connection, membership, membership.c.service_id, services)
+    options = _grouped(connection, service_option, service_option.c.service_id, services)
+    fees = _grouped(connection, fee, fee.c.change_id, change_ids)
+    tasks = _grouped(connection, task, task.c.change_id, change_ids)
+    return {
+        body.change_id: StoredOutcome(
+            outcome=body,
+            hash=seal,
+            differing=_differing(
+                body,
+                memberships[body.service_id],
+                options[body.service_id],
+                fees[body.change_id],
+                tasks[body.change_id],
+            ),
+        )
+        for seal, body in found
+    }
 
 
-def _by_change(connection: Connection, table: Table, change_ids: Sequence[str]) -> dict[str, list[Row[Any]]]:
+def _grouped(connection: Connection, table: Table, by: Column[Any], ids: Sequence[str]) -> dict[str, list[Row[Any]]]:
     found: dict[str, list[Row[Any]]] = defaultdict(list)
     order = table.c.position if "position" in table.c else table.c.valid_from
-    for row in connection.execute(select(table).where(table.c.change_id.in_(change_ids)).order_by(order)):
-        found[row.change_id].append(row)
+    for row in connection.execute(select(table).where(by.in_(ids)).order_by(order)):
+        found[getattr(row, by.name)].append(row)
     return found
 
 
-def _match(body: Outcome, rows: dict[str, list[Row[Any]]]) -> bool:
+def _differing(
+    body: Outcome,
+    memberships: Sequence[Row[Any]],
+    options: Sequence[Row[Any]],
+    fees: Sequence[Row[Any]],
+    tasks: Sequence[Row[Any]],
+) -> tuple[str, ...]:
+    charged = [(row.code, Decimal(row.amount), row.currency) for row in fees]
+    asked = [(row.kind, row.name, row.release, msgspec.json.decode(row.details)) for row in tasks]
+    equal = {
+        "membership": _memberships_match(body, memberships),
+        "service_option": _options_match(body, options),
+        "fee": charged == [(one.code, one.amount, one.currency) for one in body.fees],
+        "task": asked == [(one.kind, one.name, one.release, one.details) for one in body.tasks],
+    }
+    return tuple(table for table, same in equal.items() if not same)
+
+
+def _memberships_match(body: Outcome, rows: Sequence[Row[Any]]) -> bool:
     # A later change may have ended what this one began, so only the starts are compared.
-    memberships = [(row.rate_plan_id, row.product_id, row.valid_from) for row in rows["membership"]]
-    options = sorted((row.option_id, row.valid_from) for row in rows["service_option"])
-    fees = [(row.code, Decimal(row.amount), row.currency) for row in rows["fee"]]
-    tasks = [(row.kind, row.name, row.release, msgspec.json.decode(row.details)) for row in rows["task"]]
-    return (
-        memberships
-        == sorted(
-            ((new.rate_plan_id, body.to_product_id, new.valid_from) for new in body.memberships), key=lambda new: new[2]
-        )
-        and options == sorted((new.option_id, new.valid_from) for new in body.options_created)
-        and fees == [(charged.code, charged.amount, charged.currency) for charged in body.fees]
-        and tasks == [(asked.kind, asked.name, asked.release, asked.details) for asked in body.tasks]
+    new = [(row.rate_plan_id, row.product_id, row.valid_from) for row in rows if row.change_id == body.change_id]
+    wanted = [(one.rate_plan_id, body.to_product_id, one.valid_from) for one in body.memberships]
+    ended = any(row.rate_plan_id == body.from_rate_plan_id and row.valid_to == body.effective_from for row in rows)
+    return ended and new == sorted(wanted, key=lambda one: one[2])
+
+
+def _options_match(body: Outcome, rows: Sequence[Row[Any]]) -> bool:
+    at = body.effective_from
+    new = sorted((row.option_id, row.valid_from) for row in rows if row.change_id == body.change_id)
+    ended = all(row.valid_to == at for row in rows if row.ended_by == body.change_id)
+    still_there = any(
+        row.option_id in body.options_ended and row.valid_from < at and (row.valid_to is None or row.valid_to > at)
+        for row in rows
     )
+    return ended and not still_there and new == sorted((one.option_id, one.valid_from) for one in body.options_created)

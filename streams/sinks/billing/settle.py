@@ -18,23 +18,29 @@ from streams.core.messages import (
     Settlement,
 )
 from streams.core.outcome import Outcome
-from streams.sinks.billing import gather, write
+from streams.sinks.billing import gather, parts, write
 from streams.sinks.billing.decide import (
     Facts,
     Missed,
     Opened,
     Persisted,
     UpdateMissed,
+    Waiting,
     Write,
     WriteMissed,
     check_settlement,
     judge_close,
     judge_outcome,
     opened,
+    replaces,
+    takes_back,
 )
+from streams.sinks.billing.port import Split
 
 Message: TypeAlias = ExecutionResult | Settlement
-Fact: TypeAlias = Persisted | Missed | Poison
+Fact: TypeAlias = Persisted | Missed | Waiting | Poison
+#: Of a close, which decides: nothing waits after it.
+Closed: TypeAlias = Persisted | Missed | Poison
 
 
 def waves(messages: Mapping[int, Outcome | Settlement]) -> Iterator[list[int]]:
@@ -61,13 +67,14 @@ def opened_all(results: Sequence[ExecutionResult]) -> dict[int, Opened | Poison]
     return found
 
 
-def persist(connection: Connection, outcomes: Mapping[int, Opened]) -> dict[int, Fact]:
+def persist(connection: Connection, outcomes: Mapping[int, Opened], split: Split | None = None) -> dict[int, Fact]:
     """The fact for each opened outcome, by its index."""
     facts: dict[int, Fact] = {}
     mark: int | None = None
     for wave in waves({index: sealed.outcome for index, sealed in outcomes.items()}):
         known = _known(connection, [outcomes[index].outcome for index in wave])
         writes: dict[str, tuple[int, Write]] = {}
+        halves: dict[str, tuple[int, Write]] = {}
         for index in wave:
             try:
                 verdict = judge_outcome(outcomes[index], known)
@@ -75,17 +82,31 @@ def persist(connection: Connection, outcomes: Mapping[int, Opened]) -> dict[int,
                 facts[index] = poison
                 continue
             if isinstance(verdict, Write):
-                writes[verdict.opened.outcome.change_id] = index, verdict
+                of_its_kind = halves if _waits(verdict, split) else writes
+                of_its_kind[verdict.opened.outcome.change_id] = index, verdict
             else:
                 facts[index] = verdict
         if writes:
             mark = mark or write.new_mark(connection)
             facts.update(_write(connection, writes, mark))
+        if halves and split is not None:
+            facts.update(_write_first(connection, halves, split))
     return facts
+
+
+def _waits(one: Write, split: Split | None) -> bool:
+    return split is not None and not one.after_missed and split.waits(one.opened.outcome.effective_from)
 
 
 def _known(connection: Connection, outcomes: Sequence[Outcome]) -> Facts:
     known = gather.decisions(connection, {outcome.change_id for outcome in outcomes})
+    parts.know(
+        connection, [outcome.change_id for outcome in outcomes], [outcome.service_id for outcome in outcomes], known
+    )
+    replaced = [outcome for outcome in outcomes if replaces(outcome, known)]
+    parts.take_back(connection, [outcome.change_id for outcome in replaced])
+    for outcome in replaced:
+        del known.waiting[outcome.change_id], known.waiting_services[outcome.service_id]
     since = min(outcome.effective_from for outcome in outcomes)
     gather.services(connection, {outcome.service_id for outcome in outcomes}, since, known)
     return known
@@ -104,14 +125,25 @@ def _write(connection: Connection, writes: Mapping[str, tuple[int, Write]], mark
     return facts
 
 
-def close(connection: Connection, settlements: Sequence[Settlement]) -> dict[int, Fact]:
+def _write_first(connection: Connection, halves: Mapping[str, tuple[int, Write]], split: Split) -> dict[int, Fact]:
+    def write_some(some: Sequence[Write]) -> None:
+        parts.write_first(connection, some, split)
+
+    facts: dict[int, Fact] = {index: Waiting() for index, _ in halves.values()}
+    for refused, poison in write.bisect(connection, [one for _, one in halves.values()], write_some):
+        facts[halves[refused.opened.outcome.change_id][0]] = poison
+    return facts
+
+
+def close(connection: Connection, settlements: Sequence[Settlement]) -> dict[int, Closed]:
     """The fact for each settlement, by its index."""
-    facts: dict[int, Fact] = {}
+    facts: dict[int, Closed] = {}
     mark: int | None = None
     refused = {index: check_settlement(settlement) for index, settlement in enumerate(settlements)}
     facts.update({index: poison for index, poison in refused.items() if poison is not None})
     for wave in waves({index: settlements[index] for index in refused if index not in facts}):
         known = gather.decisions(connection, {settlements[index].change_id for index in wave})
+        parts.know(connection, [settlements[index].change_id for index in wave], [], known)
         missed: dict[str, int] = {}
         updates: list[Settlement] = []
         for index in wave:
@@ -128,12 +160,14 @@ def close(connection: Connection, settlements: Sequence[Settlement]) -> dict[int
             facts.update({index: Missed(mark_id=mark) for index in missed.values()})
             facts.update(_write_missed(connection, [settlements[index] for index in missed.values()], missed, mark))
         write.update_missed(connection, updates)
+        lost = [settlements[index] for index in wave if isinstance(facts[index], Missed)]
+        parts.take_back(connection, [one.change_id for one in lost if takes_back(one, known)])
     return facts
 
 
 def _write_missed(
     connection: Connection, closed: Sequence[Settlement], indexes: Mapping[str, int], mark: int
-) -> dict[int, Fact]:
+) -> dict[int, Poison]:
     def write_some(some: Sequence[Settlement]) -> None:
         write.write_missed(connection, some, mark)
 

@@ -63,10 +63,15 @@ def _prepare(statement: Executable, dialect: str, names: tuple[str, ...]) -> _Pr
     order = tuple(compiled.positiontup)
     if dialect == "postgresql":  # the driver takes instants and decimals as they are
         return _Prepared(compiled.string, itemgetter(*order))
-    adapters = [(name, _adapter(compiled.binds[name].type)) for name in order]
+    adapters = [(index, _adapter(compiled.binds[name].type)) for index, name in enumerate(order)]
+    adapted = [(index, adapt) for index, adapt in adapters if adapt is not None]
+    values = itemgetter(*order)
 
     def pick(row: Row) -> tuple[Any, ...]:
-        return tuple([row[name] if adapt is None else adapt(row[name]) for name, adapt in adapters])
+        found = list(values(row))
+        for index, adapt in adapted:
+            found[index] = adapt(found[index])
+        return tuple(found)
 
     return _Prepared(compiled.string, pick)
 

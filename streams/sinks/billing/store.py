@@ -11,10 +11,10 @@ from typing import TypeVar
 from streams.core.errors import Poison
 from streams.core.messages import Acknowledgement, ExecutionResult, Settlement
 from streams.core.objects import ServicePlan, ServicePlanChange
-from streams.sinks.billing import plans, read, settle
+from streams.sinks.billing import migrate, parts, plans, read, settle
 from streams.sinks.billing.database import Database
-from streams.sinks.billing.decide import Opened
-from streams.sinks.billing.port import Counts, Fence, Now, Released, Settled, StoredOutcome
+from streams.sinks.billing.decide import Opened, Waiting
+from streams.sinks.billing.port import Counts, Fence, Finished, Now, Released, Settled, Split, StoredOutcome
 
 T = TypeVar("T")
 
@@ -44,6 +44,11 @@ class SqlBillingStore:
     def migrate(self) -> None:
         self._database.migrate()
 
+    def schema_revision(self) -> str | None:
+        """The newest migration that the tables have had; None when there are none."""
+        with self._database.reading() as connection:
+            return migrate.revision(connection)
+
     def dispose(self) -> None:
         self._database.dispose()
 
@@ -51,7 +56,7 @@ class SqlBillingStore:
         return self._database.take_fence(group, partition)
 
     def persist(
-        self, results: Sequence[ExecutionResult], *, now: Now, fence: Fence | None = None
+        self, results: Sequence[ExecutionResult], *, now: Now, fence: Fence | None = None, split: Split | None = None
     ) -> list[Acknowledgement | Poison | None]:
         answers: list[Acknowledgement | Poison | None] = [None] * len(results)
         facts: dict[int, settle.Fact] = {}
@@ -62,11 +67,33 @@ class SqlBillingStore:
             else:
                 outcomes[index] = found
         if outcomes:
-            facts |= self._database.write(partial(settle.persist, outcomes=outcomes), fence)
+            facts |= self._database.write(partial(settle.persist, outcomes=outcomes, split=split), fence)
         stamps = self._database.stamp(_marks(facts.values()), now)
         for index, fact in facts.items():
-            answers[index] = fact if isinstance(fact, Poison) else settle.acknowledge(results[index], fact, stamps)
+            if not isinstance(fact, Waiting):
+                answers[index] = fact if isinstance(fact, Poison) else settle.acknowledge(results[index], fact, stamps)
         return answers
+
+    def next_due(self, partition: int) -> datetime | None:
+        with self._database.reading() as connection:
+            return parts.next_due(connection, partition)
+
+    def finish(
+        self, partition: int, *, at: datetime, limit: int, now: Now, fence: Fence | None = None
+    ) -> list[Finished]:
+        done = self._database.write(partial(parts.finish, partition=partition, at=at, limit=limit), fence)
+        stamps = self._database.stamp(_marks(one.fact for one in done), now)
+        return [
+            Finished(
+                result=one.result,
+                answer=one.fact if isinstance(one.fact, Poison) else settle.acknowledge(one.result, one.fact, stamps),
+            )
+            for one in done
+        ]
+
+    def forget(self, change_ids: Sequence[str], *, fence: Fence | None = None) -> None:
+        for some in _batched(change_ids, READ_OUTCOMES):
+            self._database.write(partial(parts.forget, change_ids=some), fence)
 
     def close(
         self, settlements: Sequence[Settlement], *, now: Now, fence: Fence | None = None
@@ -122,7 +149,7 @@ class SqlBillingStore:
 
 
 def _marks(facts: Iterable[settle.Fact]) -> set[int]:
-    return {fact.mark_id for fact in facts if not isinstance(fact, Poison)}
+    return {fact.mark_id for fact in facts if not isinstance(fact, Poison | Waiting)}
 
 
 def _batched(items: Iterable[T], size: int) -> Iterator[list[T]]:

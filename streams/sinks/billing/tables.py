@@ -8,6 +8,7 @@
     commit_mark ──< settlement           persisted or missed: one row per change and deadline, never altered
          └────────< outcome ──< fee      at most one persisted outcome per change, with the sealed body
                        └──────< task
+    service_plan ──< second_part         memberships are written, options, product, fees and tasks are still to come
     fence                                who may write for a partition
 
 The constraints that need the database's own words (no overlap) are in the migrations, which are the truth;
@@ -227,6 +228,28 @@ task = Table(
     comment="provisioning and communication asked for by hooks, in the order of the outcome",
 )
 
+second_part = Table(
+    "second_part",
+    metadata,
+    Column("change_id", Text, primary_key=True),
+    Column("revision", BigInteger, nullable=False),
+    Column("hash", String(64), nullable=False, comment="seal of the body, lower-case sha256"),
+    Column("account_id", Text, nullable=False),
+    Column("service_id", Text, ForeignKey("service_plan.service_id"), nullable=False),
+    Column("effective_from", Instant, nullable=False, comment="the deadline"),
+    Column("due_at", Instant, nullable=False, comment="business time from which the rest may be written"),
+    Column("partition", Integer, nullable=False, comment="whose ticks finish it"),
+    Column("held_from", Instant, comment="start of the membership that was ended; null = it ended by itself"),
+    Column("held_to", Instant, comment="and its end before that"),
+    Column("state", String(9), nullable=False, comment="waiting; then the answer, until it is durable in the topic"),
+    Column("reason", Text, comment="why it was refused"),
+    Column("body", Text, nullable=False, comment="the Outcome, JSON"),
+    CheckConstraint("state IN ('waiting', 'persisted', 'refused')", name="state"),
+    Index("ix_second_part_partition", "partition", "effective_from"),
+    Index("ix_second_part_service_id", "service_id"),
+    comment="outcomes whose memberships are written in advance, and whose other rows are due later",
+)
+
 fence = Table(
     "fence",
     metadata,
@@ -246,6 +269,7 @@ __all__ = [
     "metadata",
     "outcome",
     "plan_revision",
+    "second_part",
     "service_option",
     "service_plan",
     "settlement",

@@ -85,22 +85,28 @@ def new_mark(connection: Connection) -> int:
     )
 
 
-def write_outcomes(connection: Connection, writes: Sequence[Write], mark: int) -> None:
-    """All rows of these outcomes; at most one of them per service. Raises :class:`RacedError`."""
+def write_outcomes(connection: Connection, writes: Sequence[Write], mark: int, *, memberships: bool = True) -> None:
+    """All rows of these outcomes, or all but memberships; at most one outcome per service. Raises RacedError."""
     # 1: the decision, on its unique key. Whoever comes second sees it here, not at the end.
     decisions = [_settlement_row(write.opened.outcome, mark) for write in writes if not write.after_missed]
     if decisions and insert_new(connection, settlement, decisions) < len(decisions):
         raise RacedError
     if insert_new(connection, outcome, [_outcome_row(write, mark) for write in writes]) < len(writes):
         raise RacedError
-    # 2: what ends goes before what begins, or they would overlap for a moment.
-    run_many(connection, _END_MEMBERSHIP, [row for write in writes for row in _ended_membership(write)])
-    run_many(connection, INSERT_MEMBERSHIP, [row for write in writes for row in _memberships(write.opened.outcome)])
+    if memberships:
+        write_memberships(connection, writes)
+    # 2: options, and what hangs on the outcome.
     run_many(connection, _END_OPTION, [row for write in writes for row in _ended_options(write.opened.outcome)])
     run_many(connection, INSERT_OPTION, [row for write in writes for row in _options(write.opened.outcome)])
-    # 3: what hangs on the outcome.
     run_many(connection, _INSERT_FEE, [row for write in writes for row in _fees(write.opened.outcome)])
     run_many(connection, _INSERT_TASK, [row for write in writes for row in _tasks(write.opened.outcome)])
+
+
+def write_memberships(connection: Connection, writes: Sequence[Write]) -> None:
+    """The memberships of these outcomes."""
+    # What ends goes before what begins, or they would overlap for a moment.
+    run_many(connection, _END_MEMBERSHIP, [row for write in writes for row in _ended_membership(write)])
+    run_many(connection, INSERT_MEMBERSHIP, [row for write in writes for row in _memberships(write.opened.outcome)])
 
 
 def write_missed(connection: Connection, settlements: Sequence[Settlement], mark: int) -> None:

@@ -1,0 +1,123 @@
+"""`curfew billing`: the tables of the billing store, what is in them, and whether the topics agree."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from agents.cli.output import Exit, TableOrJson, TableOrJsonOption, note, show
+
+if TYPE_CHECKING:
+    from agents.reconcile import Difference, Report
+    from streams.settings import Settings
+    from streams.sinks.billing import SqlBillingStore
+
+app = typer.Typer(no_args_is_help=True, help="The billing store: make its tables, count, compare it with the topics.")
+
+#: A difference in the thousands has one cause; these are enough to find it.
+SHOWN = 20
+
+
+@app.command()
+def migrate(style: TableOrJsonOption = TableOrJson.TABLE) -> None:
+    """Create or update the tables of the billing store; does nothing when they are new enough.
+
+    Workers do the same at their start. Run it before the first start where only an operator may alter tables.
+
+    Example: CURFEW_DATABASE_URL=postgresql://curfew@db/billing curfew billing migrate
+    """
+    with _opened() as (_, store):
+        before = store.schema_revision()
+        store.migrate()
+        after = store.schema_revision()
+    row = {"store": str(store), "before": before, "after": after, "changed": before != after}
+    show([row], style, columns=("store", "before", "after", "changed"))
+
+
+@app.command()
+def counts(style: TableOrJsonOption = TableOrJson.TABLE) -> None:
+    """Count services, rows and decisions.
+
+    Example: curfew billing counts -f json
+    """
+    from dataclasses import asdict
+
+    with _opened() as (_, store):
+        found = asdict(store.counts())
+    if style is TableOrJson.JSON:
+        show([found], style, columns=tuple(found))
+    else:
+        rows = [{"what": name, "count": number} for name, number in found.items()]
+        show(rows, style, columns=("what", "count"))
+
+
+@app.command()
+def reconcile(
+    limit: Annotated[int, typer.Option(min=0, help="Show so many differences; all are counted.")] = SHOWN,
+    style: TableOrJsonOption = TableOrJson.TABLE,
+) -> None:
+    """Compare plan-change.outcomes and .acknowledgements with the billing store; exit code 3 if they differ.
+
+    May run at any time, beside the workers; it changes nothing and joins no consumer group.
+
+    Example: curfew billing reconcile --limit 100 -f json
+    """
+    from agents import reconcile as comparison
+    from streams.codec import Codec, Registry
+    from streams.settings import ClockMode
+
+    with _opened() as (settings, store):
+        config, codec, topics = settings.kafka(), Codec(Registry(settings.schema_registry_url)), comparison.Topics()
+        wall = settings.clock is ClockMode.WALL
+        now = comparison.wall_time() if wall else comparison.business_time(config, codec, topics)
+        report = comparison.reconcile(config, codec, store, now=now, limit=limit, topics=topics, progress=note)
+    show(
+        [_row(one) for one in report.differences],
+        style,
+        columns=("kind", "change_id", "service_id", "revision", "deadline", "detail"),
+    )
+    _tell(report)
+    if report.found:
+        raise typer.Exit(Exit.LIMIT)
+
+
+def _tell(report: Report) -> None:
+    note(
+        f"{report.outcomes:,} changes with outcomes in the topic ({report.waiting:,} of them before their deadline); "
+        f"{report.persisted:,} persisted, {report.missed:,} missed deadlines in the billing store"
+    )
+    if report.retired:
+        note(f"{report.retired:,} persisted changes are older than the topic: its retention has removed their outcomes")
+    if report.unreadable:
+        note(f"{report.unreadable:,} records cannot be read; their workers have put them into dead-letters.*")
+    kinds = ", ".join(f"{number:,} {kind.value}" for kind, number in sorted(report.found.items()))
+    hidden = report.found.total() - len(report.differences)
+    more = f"; {hidden:,} more than shown, see --limit" if hidden else ""
+    note(f"differences: {kinds}{more}" if kinds else "no difference")
+
+
+def _row(one: Difference) -> dict[str, Any]:
+    return {
+        "kind": one.kind.value,
+        "change_id": one.change_id,
+        "service_id": one.service_id,
+        "revision": one.revision,
+        "deadline": None if one.deadline is None else one.deadline.isoformat(),
+        "detail": one.detail,
+    }
+
+
+@contextmanager
+def _opened() -> Iterator[tuple[Settings, SqlBillingStore]]:
+    from streams.settings import Settings
+    from streams.sinks.billing import SqlBillingStore
+
+    settings = Settings()
+    store = SqlBillingStore(settings.billing_store_url)
+    try:
+        yield settings, store
+    finally:
+        store.dispose()
