@@ -1,7 +1,8 @@
 """Example hooks of rate plan changes, to copy. Declare them with ``CURFEW_HOOKS='["agents.hooks_examples:HOOKS"]'``.
 
 A hook gets a :class:`WorkflowContext` and returns Proceed, Adjust or Abort. It runs in a thread, within its budget, and
-may run again after a crash: what it does outside must be harmless when it is done twice (use ``command.command_id``).
+may run again after a crash: what it does outside must be harmless when done twice (use ``command.command_id``), and
+must not be done at all with ``context.dry_run``. All about hooks is in docs/hooks.md.
 """
 
 from __future__ import annotations

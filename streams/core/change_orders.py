@@ -62,6 +62,8 @@ def cancel(current: Change | None, fact: ChangeCancelled, now: datetime) -> Step
     if current is None or not current.is_open:
         reasons.append("no_open_change")
     else:
+        if request.account_id != current.account_id:
+            reasons.append("service_of_another_account")
         if request.expected_revision is not None and request.expected_revision != current.revision:
             reasons.append("revision_mismatch")
         if now >= current.start_at:

@@ -44,6 +44,8 @@ def repair(current: Change | None, fact: ChangeRepaired, now: datetime, rules: R
 def _reasons(current: Change | None, request: Request, now: datetime) -> tuple[str, ...]:
     if current is None or current.state not in (State.FAILED, State.HELD):
         return ("nothing_to_repair",)
+    if request.account_id != current.account_id:
+        return ("service_of_another_account",)
     if request.expected_revision not in (None, current.revision):
         return ("revision_mismatch",)
     if request.kind is RequestKind.RETRY:

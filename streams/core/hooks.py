@@ -76,12 +76,16 @@ Verdict = Proceed | Adjust | Abort
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkflowContext:
-    """What a hook sees. ``outcome`` is there at AFTER; ``notes`` are shared by the hooks of one step, in order."""
+    """What a hook sees. ``outcome`` is there at AFTER; ``notes`` are shared by the hooks of one step, in order.
+
+    ``dry_run``: somebody asks what would happen. The hook answers as always, and does nothing outside.
+    """
 
     hookpoint: Hookpoint
     command: ExecuteCommand
     outcome: Outcome | None
     notes: dict[str, str]
+    dry_run: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

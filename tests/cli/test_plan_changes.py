@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from agents.cli import plan_changes
+from agents.cli.plan_changes import rows as changelog_rows
 from streams.codec import Codec, Registry
 from streams.core.change import State
 from streams.core.change_messages import accepted, refused
 from streams.core.change_rows import change_key, pack, past_key
-from streams.core.messages import Request
+from streams.core.messages import Request, RequestKind, Resolution
 from tests.cli.curfew import Curfew
 from tests.plan_changes.makers import NOON, pending
 from tests.support.brokers import Brokers
@@ -123,6 +123,36 @@ def test_an_order_waits_for_its_own_reply(
 
 
 @pytest.mark.kafka
+def test_repairs_are_requests_like_any_other(
+    curfew: Curfew, answering: list[Request], unique: Callable[[str], str]
+) -> None:
+    """With the resolution that was chosen; a refusal is explained in words where a person reads it."""
+    service = unique("S")
+    about = (service, "--account", "A1", "--channel", "crm", "--wait", "-f", "json")
+
+    again = curfew("plan-changes", "retry", *about, "--expected-revision", "3")
+    rolled = curfew("plan-changes", "resolve", *about, "--roll")
+    refused = curfew("plan-changes", "resolve", service, "--account", "A1", "--channel", "fax", "--abandon", "--wait")
+
+    assert (again.code, rolled.code, refused.code) == (0, 0, 1)
+    assert "channel_not_allowed: the element may not be ordered through this channel" in refused.out
+    assert [(one.kind, one.resolution, one.expected_revision) for one in answering if one.service_id == service] == [
+        (RequestKind.RETRY, None, 3),
+        (RequestKind.RESOLVE, Resolution.ROLL, None),
+        (RequestKind.RESOLVE, Resolution.ABANDON, None),
+    ]
+
+
+@pytest.mark.parametrize("chosen", [(), ("--roll", "--abandon")])
+def test_a_resolution_is_exactly_one(offline: Curfew, chosen: tuple[str, ...]) -> None:
+    """None, or two at once, is wrong usage and sends nothing."""
+    found = offline("plan-changes", "resolve", "S1", "--account", "A1", *chosen)
+
+    assert found.code == 2
+    assert "exactly one of --finish-late, --roll, --abandon" in " ".join(found.err.replace("│", " ").split())
+
+
+@pytest.mark.kafka
 def test_without_a_reply_the_request_can_be_sent_again(curfew: Curfew, unique: Callable[[str], str]) -> None:
     """Nobody answers: the message has the request id, so that asking again is safe."""
     assert curfew("topics", "apply").code == 0
@@ -142,7 +172,7 @@ def test_changes_are_listed_from_the_changelog(
     """The last row of a key counts, the nearest deadline comes first, deleted rows and other kinds are not shown."""
     topic = unique("changelog")
     create_topic(kafka.bootstrap_servers, topic, partitions=2)
-    monkeypatch.setattr(plan_changes, "_CHANGELOG", topic)
+    monkeypatch.setattr(changelog_rows, "CHANGES", topic)
     later = replace(CHANGE, service_id="S2", deadline_at=CHANGE.deadline_at + timedelta(hours=1))
     old = replace(CHANGE, state=State.SUPERSEDED)
     new = replace(CHANGE, revision=2, state=State.STARTED)

@@ -143,3 +143,16 @@ def test_a_finished_night_leaves_the_board_and_an_unfinished_one_does_not() -> N
     assert board(done, now=after) == []
     assert [line.count("effective") for line in board(done, now=after, shown_for=None)] == [1]
     assert [line.count("failed") for line in board(done, in_state(State.FAILED), now=after)] == [1]
+
+
+def test_a_retroactive_change_is_not_late() -> None:
+    """It was ordered after its date: there was no deadline that it could have kept. It stays until it is done."""
+    after = DEADLINE + SHOWN_FOR + MINUTE
+    [order] = board(in_state(State.STARTED, closed=True, finish_late=True), now=after)
+    [failed] = board(in_state(State.FAILED, closed=True, finish_late=True), now=after)
+    done = persisted(after, closed=True, finish_late=True, effective_at=after)
+
+    assert (order.word, order.missed, order.count("started"), order.is_alarming) == (Word.OK, 0, 1, False)
+    assert failed.is_alarming
+    assert board(done, now=after) == []
+    assert [line.word for line in board(done, now=after, shown_for=None)] == [Word.OK]

@@ -262,6 +262,7 @@ def test_the_time_of_a_change_is_never_less_than_the_rest_of_the_chain_takes() -
         ({"state": State.STARTED, "retry_at": START + timedelta(hours=1)}, START + timedelta(hours=1)),
         ({"state": State.EXECUTED}, None),
         ({"state": State.FAILED}, None),
+        ({"state": State.STARTED, "closed": True}, None),
     ],
 )
 def test_what_still_has_to_be_executed_waits_for_its_release(fields: dict[str, Any], release: datetime | None) -> None:

@@ -256,6 +256,14 @@ def test_a_cancel_just_before_the_start_is_accepted() -> None:
     assert commands(step(decided.change, TICK, DEADLINE, NO_HOOKS)) == []
 
 
+def test_nobody_cancels_the_change_of_another_account() -> None:
+    """Whoever asks names an account; the change knows whose it is."""
+    decided = step(pending(), cancelled(a_cancel(account_id="A2")), NOON, NO_HOOKS)
+
+    assert replies(decided)[0].reasons == ("service_of_another_account",)
+    assert decided.change == pending()
+
+
 def test_a_cancel_at_the_start_is_refused() -> None:
     """By the clock and not by the state: here nothing has started yet."""
     decided = step(pending(), cancelled(), START, NO_HOOKS)

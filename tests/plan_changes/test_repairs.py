@@ -119,6 +119,8 @@ def test_a_retry_of_post_work_leaves_the_outcome_alone() -> None:
         (pending(), retry(), START, "nothing_to_repair"),
         (pending(), resolve(Resolution.ABANDON), START, "nothing_to_repair"),
         (aborted(), retry(expected_revision=7), START, "revision_mismatch"),
+        (aborted(), retry(account_id="A2"), START, "service_of_another_account"),
+        (held(), resolve(Resolution.ABANDON, account_id="A2"), START, "service_of_another_account"),
         (aborted(missed_policy=MissedPolicy.HOLD), retry(), DEADLINE, "deadline_passed"),
         (aborted(), resolve(None), START, "resolution_missing"),
         (held(), retry(), DEADLINE, "resolution_needed"),
