@@ -12,6 +12,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
@@ -22,12 +23,14 @@ from agents.demo.script import Sending
 from streams.codec import Codec, Registry
 from streams.core.clock import NextDue, Tick
 from streams.core.errors import CurfewError
+from streams.kafka.catalogue import patiently
 from streams.settings import Settings
 
 GROUP = "demo-input"
 TICKS, DUE = "clock.ticks", "clock.due"
 POLL_S = 1.0
-FLUSH_S = 30.0
+#: A broker that is killed comes back within a minute, on a busy machine; librdkafka tries for five.
+FLUSH_S = 180.0
 #: Without it librdkafka hashes keys otherwise than Java, Faust and aiokafka do, and joins find nothing.
 PARTITIONER = "murmur2_random"
 
@@ -110,7 +113,7 @@ def follow_clock(producer: DemoProducer, settings: Settings, story: list[Sending
             due = story[position].at if position < len(story) else None
             producer.put(DUE, f"{GROUP}/0", NextDue(group=GROUP, partition=0, due=due))
             producer.flush()
-        consumer.commit(message=message, asynchronous=False)
+        patiently(partial(consumer.commit, message=message, asynchronous=False))
         if now >= until:
             seen.add(_number(message))
     consumer.close()
