@@ -1,13 +1,19 @@
-"""``curfew bench``: throughput and recovery, each against peers in the same run, on the same broker and records."""
+"""``curfew bench``: throughput and recovery against peers in the same run; and a million changes for one midnight."""
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
+
+from agents.cli.output import Exit
+from streams.settings import Settings
 
 app = typer.Typer(help="Measure throughput and recovery against peers in the same run.", no_args_is_help=True)
 
@@ -107,3 +113,55 @@ def tables(
             for what in ("puts", "recovery")
         }
         _show({"records_per_second": field.report(), **ratios, "rounds": rounds}, as_json)
+
+
+@app.command()
+def midnight(
+    changes: Annotated[int, typer.Option(min=100, help="pending changes, all for one midnight")] = 1_000_000,
+    minutes: Annotated[float, typer.Option(help="wall time from all being due to midnight")] = 30.0,
+    keep: Annotated[bool, typer.Option("--keep", help="leave data and logs where they are")] = False,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="where they are; default bench/ in the data directory", file_okay=False)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """One million pending changes for one midnight: how long until all are persisted, and how much slack is left.
+
+    On an embedded Kafka with fresh data, with real worker processes. Exits with 1 if a change is missed or lost. A
+    million changes take about an hour and 8 GB of disk. Example: curfew bench midnight --changes 20000 --json
+    """
+    from agents.bench.ground import Ground
+    from agents.bench.midnight import Midnight, Options
+    from agents.cli.problems import explain
+    from streams.telemetry import configure_logging
+
+    for number in (signal.SIGTERM, signal.SIGINT):  # a shell starts background jobs with SIGINT ignored
+        signal.signal(number, _interrupt)
+    configure_logging(Settings(log_level="error"), app="bench")  # what matters is on the screen and in the logs
+    directory = data_dir or Settings().data_dir / "bench"
+    ground = Ground(directory, _say)
+    failure: Exception | None = None
+    report: dict[str, Any] = {}
+    try:
+        report = Midnight(options=Options(changes=changes, minutes=minutes), ground=ground, say=_say).run()
+    except Exception as error:
+        failure = error
+    finally:
+        running = ground.close()
+    if running:
+        _say(f"still running: {', '.join(running)}")
+    if failure is not None:
+        _say(f"{explain(failure)}\nlogs and data: {directory}")
+        raise typer.Exit(Exit.FAILURE)
+    _show(report, as_json)
+    if keep:
+        _say(f"logs and data: {directory}")
+    else:
+        ground.delete()
+    if running or not report["holds"]:
+        raise typer.Exit(Exit.FAILURE)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """End as by Ctrl-C, so that everything is stopped on the way out."""
+    raise KeyboardInterrupt

@@ -141,7 +141,7 @@ def opened(result: ExecutionResult) -> Opened:
             f"the new memberships of change {outcome.change_id} do not start at {outcome.effective_from}",
         )
     body = msgspec.json.encode(outcome)
-    if _NUL_IN_JSON.search(body):
+    if b"u0000" in body and _NUL_IN_JSON.search(body):  # the plain search first: it takes a hundredth of the time
         raise _nul_character(outcome.change_id)
     return Opened(outcome=outcome, hash=sealed.hash, body=body.decode())
 
