@@ -34,7 +34,7 @@ check: $(READY) ## ruff, ruff format, mypy --strict, import-linter
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-faults: $(READY) ## every fail point, and random kill -9 storms (about 15 minutes)
+faults: $(READY) ## every fail point, and random kill -9 storms (about 40 minutes)
 	@$(BIN)/pytest -m faults
 
 bench: $(READY) ## throughput and recovery against peers in the same run

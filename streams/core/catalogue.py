@@ -181,6 +181,7 @@ _TYPES = (
     _plan_change("at_risk", INTERNAL, "at the measured rate it will not be persisted before its deadline"),
     _plan_change("missed", INTERNAL, "it was not persisted before its deadline"),
     _plan_change("held", INTERNAL, "it waits for a person"),
+    _plan_change("rescheduled", INTERNAL, "it was rolled to another date, or its account moved to another zone"),
     _plan_change("abandoned", INTERNAL, "a person has given it up"),
     _raised(
         "rate_plan_change.rerate_requested",

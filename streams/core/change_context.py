@@ -57,4 +57,7 @@ def follow(current: Change, fact: ContextChanged, now: datetime, rules: Rules) -
         release_at=found.start_at if now >= found.start_at else found.release_at,
         deadline_at=found.deadline_at,
     )
-    return progress(moved, now, rules, may_execute=False)
+    moved = replace(moved, sequence=moved.sequence + 1)
+    news = finding(moved, "rescheduled", now, from_zone=current.zone, zone=moved.zone)
+    going = progress(moved, now, rules, may_execute=False)
+    return replace(going, effects=(news, *going.effects))

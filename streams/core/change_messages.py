@@ -52,7 +52,9 @@ def finding(change: Change, name: str, at: datetime, *, before: State | None = N
 
 
 def _cause(change: Change, name: str) -> str:
-    """Only a failure can happen twice in one revision (of another attempt)."""
+    """Two things can happen twice in one revision: a failure (of another attempt), and a move to another zone."""
+    if name == "rescheduled":
+        return f"{change.revision}/{change.account_revision}"
     return f"{change.revision}/{change.attempt}" if name == "failed" else str(change.revision)
 
 

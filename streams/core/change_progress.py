@@ -268,6 +268,7 @@ def _missed(work: _Work) -> None:
                 work.move(State.HELD, **_STOPPED)
             else:
                 work.change = rolled
+                work.tell("rescheduled", {})
         case _:
             assert_never(policy)
 

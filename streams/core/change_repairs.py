@@ -36,6 +36,9 @@ def repair(current: Change | None, fact: ChangeRepaired, now: datetime, rules: R
     if repaired.state is State.ABANDONED:
         repaired = replace(repaired, sequence=repaired.sequence + 1)
         effects.append(finding(repaired, "abandoned", now, before=current.state, request_id=request.request_id))
+    if request.resolution is Resolution.ROLL:
+        repaired = replace(repaired, sequence=repaired.sequence + 1)
+        effects.append(finding(repaired, "rescheduled", now, before=current.state, request_id=request.request_id))
     going = progress(repaired, now, rules, may_execute=False)
     assert going.change is not None
     return Step(change=going.change, effects=(accepted(request, going.change, now), *effects, *going.effects))

@@ -140,7 +140,7 @@ def _danger(
                 f"{_changes(deadline.overdue)} should be done by now, and nothing was persisted for "
                 f"{limits.stalled_after}"
             )
-        if clears_at is not None and now + (clears_at - now) * limits.safety > deadline.deadline_at:
+        if clears_at is not None and clears_at - now > (deadline.deadline_at - now) / limits.safety:
             return "too_slow", (
                 f"{_changes(deadline.ahead)} to go until this deadline, at {_per_minute(pulse, limits)} per minute"
             )

@@ -78,6 +78,9 @@ ALLOWED = {
     ("held", "abandoned"),
     ("started", "started"),  # only that usage has to be rated again; the late outcome came before its result
     ("executed", "executed"),
+    ("pending", "pending"),  # rescheduled, by the policy or by a person
+    ("failed", "pending"),
+    ("held", "pending"),
     ("persisted", "completed"),
     ("persisted", "failed"),  # post work that needs a person; the change itself is true
 }
