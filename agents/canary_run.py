@@ -15,6 +15,7 @@ from confluent_kafka import KafkaException
 from agents import canary, canary_fleet
 from agents.canary import Probe
 from agents.config_records import write_records
+from agents.plan_import import import_plans
 from agents.watchdog_book import Book
 from agents.watchdog_notify import Message, Notifier
 from agents.watchdog_reader import ACKNOWLEDGEMENTS, LOOK_BACK, REPLIES, TICKS, cluster_id
@@ -30,7 +31,6 @@ from streams.settings import ClockMode, Settings
 from streams.sinks.billing import SqlBillingStore
 
 REQUESTS: Final = "plan-change.requests"
-SERVICE_PLANS: Final = "billing.service-plan"
 #: Seconds between two looks; a probe is a matter of minutes.
 LOOK_EVERY_S: Final = 5.0
 ALIVE_S: Final = 60.0
@@ -49,14 +49,12 @@ def setup(settings: Settings) -> int:
     codec = Codec(Registry(settings.schema_registry_url))
     store = SqlBillingStore(settings.billing_store_url)
     try:
-        store.migrate()
-        loaded = store.load_plans(canary_fleet.plans(), occurred_at=datetime(2000, 1, 1, tzinfo=UTC))
+        for topic, records in canary_fleet.objects().items():
+            write_records(settings, codec, topic, records)
+        long_ago = datetime(2000, 1, 1, tzinfo=UTC)
+        return import_plans(store, codec, settings.kafka(log_level=0), canary_fleet.plans(), occurred_at=long_ago)
     finally:
         store.dispose()
-    for topic, records in canary_fleet.objects().items():
-        write_records(settings, codec, topic, records)
-    write_records(settings, codec, SERVICE_PLANS, {change.subject.account_id: change for change in loaded})
-    return len(loaded)
 
 
 class Canary:

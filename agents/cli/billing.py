@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from streams.settings import Settings
     from streams.sinks.billing import SqlBillingStore
 
-app = typer.Typer(no_args_is_help=True, help="The billing store: make its tables, count, compare it with the topics.")
+app = typer.Typer(no_args_is_help=True, help="The billing store: tables, imports, counts; do the topics agree?")
 
 #: A difference in the thousands has one cause; these are enough to find it.
 SHOWN = 20
@@ -35,6 +35,36 @@ def migrate(style: TableOrJsonOption = TableOrJson.TABLE) -> None:
         after = store.schema_revision()
     row = {"store": str(store), "before": before, "after": after, "changed": before != after}
     show([row], style, columns=("store", "before", "after", "changed"))
+
+
+@app.command(name="import")
+def import_command(
+    file: Annotated[
+        typer.FileText, typer.Argument(help="JSON lines, one service plan each; - reads standard input.", lazy=True)
+    ],
+    style: TableOrJsonOption = TableOrJson.TABLE,
+) -> None:
+    """Bring services with their present plans into the billing store, and publish them to billing.service-plan.
+
+    A service needs this once, before its first rate plan change; one that is there already keeps the plan that it has.
+
+    Example line: {"service_id": "svc-5001", "account_id": "acct-1001", "rate_plan_id": "basic", "product_id": "mobile",
+    "memberships": [{"rate_plan_id": "basic", "valid_from": "2026-01-01T00:00:00Z"}]}
+
+    Example: curfew billing import docs/examples/plans.jsonl
+    """
+    from datetime import UTC, datetime
+
+    from agents.plan_import import import_plans, read_plans
+    from streams.codec import Codec, Registry
+
+    with _opened() as (settings, store):
+        codec = Codec(Registry(settings.schema_registry_url))
+        plans = read_plans(file, file.name)
+        now = datetime.now(UTC)
+        now = now.replace(microsecond=now.microsecond // 1000 * 1000)  # what an Avro timestamp keeps
+        imported = import_plans(store, codec, settings.kafka(log_level=0), plans, occurred_at=now)
+    show([{"imported": imported}], style, columns=("imported",))
 
 
 @app.command()

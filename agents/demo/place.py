@@ -21,6 +21,7 @@ from pydantic import SecretStr
 from agents.config_records import write_records
 from agents.demo.fleet import FOUNDED, Fleet
 from agents.embedded import Stack, StackConfig
+from agents.plan_import import import_plans
 from agents.routes_file import read_routes
 from agents.subscriptions_file import read_subscriptions
 from agents.supervisor import Supervisor, die_with_parent, signals_held_back
@@ -31,13 +32,11 @@ from streams.core.errors import CurfewError
 from streams.core.subscription_rules import Known
 from streams.kafka import admin as kafka_admin
 from streams.kafka.manifest import Manifest
-from streams.kafka.outbox import Outbox
 from streams.settings import ClockMode, Settings
 from streams.sinks.billing import SqlBillingStore
 
 #: A queue beside the default ones, to which a subscription forwards.
 EXTRA_QUEUE = "partner"
-SERVICE_PLANS = "billing.service-plan"
 SECRET = "CURFEW_SECRET_DEMO"
 HERE = Path(__file__).parent
 #: What a run leaves in its directory and the next one deletes: by name, so that a directory given by mistake is safe.
@@ -164,13 +163,7 @@ class Place:
 
     def load_plans(self, fleet: Fleet) -> None:
         """Import the plans of all services into the billing store, and publish them as their first revisions."""
-        self.store.migrate()
-        outbox = Outbox(self.settings.kafka(log_level=0))
-        encode = self.codec.encode
-        for change in self.store.load_plans(fleet.plans, occurred_at=FOUNDED):
-            outbox.emit(SERVICE_PLANS, change.subject.account_id, encode(SERVICE_PLANS, change))
-        outbox.flush(0)
-        outbox.close()
+        import_plans(self.store, self.codec, self.settings.kafka(log_level=0), fleet.plans, occurred_at=FOUNDED)
 
     def check(self) -> None:
         """Raise CurfewError or StackError when something has ended that should be running; restart workers."""
