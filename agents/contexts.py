@@ -1,4 +1,4 @@
-"""Tells the scheduler what pending plan changes depend on: an account's zone, and cancelled accounts and services.
+"""Tells the scheduler what pending plan changes depend on: an account's zone, and which accounts and services ended.
 
 Changes of a service are in the partition of the service, so what is true of an account goes to every partition.
 """
@@ -43,14 +43,18 @@ def context_of(kind: Kind, before: Any, change: Any) -> Context | None:
         return None
     after, subject = change.current, change.subject
     cancelled = _is_cancelled(after)
-    became_cancelled = cancelled and not _is_cancelled(before)
+    other_end = cancelled != _is_cancelled(before)
     if kind is Kind.SERVICE:
-        if not became_cancelled:
+        if not other_end:
             return None
         return Context(
-            account_id=subject.account_id, service_id=subject.id, revision=change.revision, zone=None, cancelled=True
+            account_id=subject.account_id,
+            service_id=subject.id,
+            revision=change.revision,
+            zone=None,
+            cancelled=cancelled,
         )
-    if not became_cancelled and (after is None or after.zone == before.zone):
+    if not other_end and (after is None or after.zone == before.zone):
         return None
     return Context(
         account_id=subject.id,

@@ -152,16 +152,20 @@ class PlanChanges:
         yield from self._send_unsent(batch)
         for count, effects in enumerate(decisions, 1):
             held: list[tuple[bytes, list[Sent]]] = batch.memory["unsent"]
-            if any(isinstance(effect, SendReply) for effect in effects):
-                key, sent = unsent_key(len(held)), [self._record(effect) for effect in effects]
+            sent = [self._record(effect) for effect in effects]
+            # What follows an answer is held too: the next point of durability is for both of their rows.
+            if held or any(isinstance(effect, SendReply) for effect in effects):
+                key = unsent_key(len(held))
                 batch.rows.put(key, pack(sent))
                 held.append((key, sent))
             else:
-                yield from self._send_unsent(batch)
-                for effect in effects:
-                    self._emit(batch, self._record(effect))
+                for record in sent:
+                    self._emit(batch, record)
             if count % SLICE == 0:
-                yield
+                if held:
+                    yield from self._send_unsent(batch)
+                else:
+                    yield
         yield from self._send_unsent(batch)
 
     def _send_unsent(self, batch: Batch) -> Iterator[None]:

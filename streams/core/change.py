@@ -64,6 +64,8 @@ class Change:
     the attempts of the step, ``retry_at`` says when the next one may begin, and ``failed_in`` which step a person is
     asked about. ``settling``: the settlement sent last, at ``settled_at``. ``closed``: the store has recorded this
     deadline as missed; ``missed`` stays when the change is rolled to another. ``finish_late``: a person has decided so.
+    ``next_zone`` and ``ended`` are what was heard after the start, too late for this revision: the account's zone, and
+    that account or service are cancelled (a reason). ``account_revision`` and ``service_revision``: up to which news.
     ``tasks`` are those not released yet. ``sequence`` counts the events raised about the change.
     """
 
@@ -82,6 +84,7 @@ class Change:
     options_held: tuple[OptionTerm, ...]
     zone: str
     account_revision: int | None = None
+    service_revision: int | None = None
     billing_day: int | None
     effective_date: date
     tz_version: str
@@ -102,6 +105,8 @@ class Change:
     effective_at: datetime | None = None
     missed: bool = False
     finish_late: bool = False
+    next_zone: str | None = None
+    ended: str | None = None
     tasks: tuple[Task, ...] = ()
     reason: str | None = None
     sequence: int = 0

@@ -1,12 +1,14 @@
 """A pending change follows its account: another zone moves its deadline, a cancellation ends it.
 
 Only before the start instant, which is the point of no return: what has been started is finished as it was ordered.
+What is heard after it counts if the change is rolled to another date, or a person decides about it.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime
+from typing import Any
 
 from streams.core.change import Change, ContextChanged, Rules, State, Step
 from streams.core.change_messages import finding, is_told
@@ -21,28 +23,33 @@ def newer(validated: ValidatedRequest, account: Context | None, service: Context
     """``validated`` with what was heard since: request and context travel on different topics."""
     known = validated.account_revision
     if account is not None and known is not None and account.revision > known:
-        validated = replace(validated, zone=account.zone, account_revision=account.revision)
-        if account.cancelled:
-            validated = replace(validated, account_status=AccountStatus.CANCELLED)
-    if service is not None and service.cancelled:
-        validated = replace(validated, service_state=ServiceState.CANCELLED)
+        status = AccountStatus.CANCELLED if account.cancelled else None
+        validated = replace(validated, zone=account.zone, account_revision=account.revision, account_status=status)
+    known = validated.service_revision
+    if service is not None and known is not None and service.revision > known:
+        state = ServiceState.CANCELLED if service.cancelled else None
+        validated = replace(validated, service_revision=service.revision, service_state=state)
     return validated
 
 
 def follow(current: Change, fact: ContextChanged, now: datetime, rules: Rules) -> Step:
     """Cancel the change, or derive its instants for the new zone; the effective date stays the same local date."""
-    context = fact.context
-    if current.state is not State.PENDING or current.awaiting is not None or now >= current.start_at:
+    context, of_account = fact.context, fact.context.service_id is None
+    known = current.account_revision if of_account else current.service_revision
+    if not current.is_open or (known is not None and known >= context.revision):
         return Step(change=current)
+    seen: dict[str, Any] = {"account_revision" if of_account else "service_revision": context.revision}
+    reason = "account_cancelled" if of_account else "service_cancelled"
+    if current.state is not State.PENDING or current.awaiting is not None or now >= current.start_at:
+        ended = reason if context.cancelled else (None if current.ended == reason else current.ended)
+        return Step(change=replace(current, **seen, ended=ended, next_zone=context.zone or current.next_zone))
     if context.cancelled:
-        reason = "account_cancelled" if context.service_id is None else "service_cancelled"
         told = is_told(current, "cancelled")
-        cancelled = replace(current, state=State.CANCELLED, reason=reason, sequence=current.sequence + told)
+        cancelled = replace(current, **seen, state=State.CANCELLED, reason=reason, sequence=current.sequence + told)
         effects = (finding(cancelled, "cancelled", now, before=current.state),) if told else ()
         return Step(change=cancelled, effects=effects)
-    known = current.account_revision
-    if context.zone is None or context.service_id is not None or (known is not None and known >= context.revision):
-        return Step(change=current)
+    if context.zone is None or context.zone == current.zone:
+        return Step(change=replace(current, **seen))
     try:
         found = window(context.zone, current.effective_date, current.element.lead_hours, current.change_id)
     except (UnknownZoneError, OverflowError, ValueError):

@@ -152,8 +152,9 @@ class Desk:
         news: dict[bytes, Context] = {}
         for context in contexts:
             key = context_key(context.account_id, context.service_id)
-            known = self.rows.get(key)
-            if known is None or unpack_context(known).revision < context.revision:
+            row = self.rows.get(key)
+            known = news.get(key) or (None if row is None else unpack_context(row))
+            if known is None or known.revision < context.revision:
                 news[key] = context
         if self.now is not None:
             accounts = {one.account_id: one for one in news.values() if one.service_id is None}

@@ -52,10 +52,14 @@ def finding(change: Change, name: str, at: datetime, *, before: State | None = N
 
 
 def _cause(change: Change, name: str) -> str:
-    """Two things can happen twice in one revision: a failure (of another attempt), and a move to another zone."""
-    if name == "rescheduled":
-        return f"{change.revision}/{change.account_revision}"
-    return f"{change.revision}/{change.attempt}" if name == "failed" else str(change.revision)
+    """Two things can happen twice in one revision: a failure (of another attempt or step), and a move to a zone."""
+    match name:
+        case "failed":
+            return f"{change.revision}/{change.failed_in}/{change.attempt}"
+        case "rescheduled":
+            return f"{change.revision}/{change.account_revision}"
+        case _:
+            return str(change.revision)
 
 
 def _facts(change: Change) -> dict[str, Value]:
@@ -167,7 +171,7 @@ def settlement(change: Change, kind: SettlementKind, at: datetime) -> SendSettle
             account_id=change.account_id,
             service_id=change.service_id,
             deadline_at=change.deadline_at,
-            accept_late=accepts_late(change),
+            accept_late=accepts_late(change) and change.state is not State.ABANDONED,
             sent_at=at,
         )
     )

@@ -179,6 +179,7 @@ def _new_change(
         options_held=validated.options_held,
         zone=validated.zone,
         account_revision=validated.account_revision,
+        service_revision=validated.service_revision,
         billing_day=validated.billing_day,
         effective_date=found.effective_date,
         tz_version=TZ_VERSION,

@@ -31,8 +31,8 @@ OVERDUE = timedelta(minutes=10)
 # Pause before a failed step is tried again, where its hook's policy asks for it: what the hook calls may restart.
 RETRY_AFTER = timedelta(minutes=2)
 
-# Attempts of post work before a person is asked. The outcome is persisted and true by then, so nothing burns.
-_POST_ATTEMPTS = 5
+# Attempts of post work, and of late work, before a person is asked. No deadline ends them, so a number has to.
+_MOST_ATTEMPTS = 5
 
 # What changes in the row whatever a good answer says, and when a change is taken from its executor.
 _ANSWERED: Mapping[str, Any] = {"awaiting": None, "sent_at": None, "attempt": 1, "reason": None}
@@ -72,7 +72,8 @@ def actions(change: Change) -> Iterator[Action]:
     wanted = _settlement_wanted(change)
     if wanted is not None:
         sent = change.settled_at if change.settling is wanted else None
-        yield Action(kind=ActionKind.SETTLE, at=change.deadline_at if sent is None else sent + OVERDUE)
+        first = change.deadline_at if not change.closed or change.retry_at is None else change.retry_at
+        yield Action(kind=ActionKind.SETTLE, at=first if sent is None else sent + OVERDUE)
 
 
 def _settlement_wanted(change: Change) -> SettlementKind | None:
@@ -80,7 +81,10 @@ def _settlement_wanted(change: Change) -> SettlementKind | None:
         return None
     if change.persisted_at is not None:
         return SettlementKind.RELEASE
-    return None if change.closed else SettlementKind.CLOSE
+    if change.closed and change.state is not State.EXECUTED:
+        return None
+    # Of a late outcome nobody waits for the deadline: if it was refused, the store has to be asked, or nobody knows.
+    return SettlementKind.CLOSE
 
 
 class _Work:
@@ -140,10 +144,12 @@ def finished(change: Change, fact: ExecutionFinished, now: datetime, rules: Rule
 
 
 def acknowledged(change: Change, fact: Acknowledged, now: datetime, rules: Rules) -> Step:
-    """Take a commit of the billing store for this revision; of an older one, or once given up, it does not matter."""
+    """Take a commit of the billing store for this revision; of an older one nothing matters any more."""
     ack = fact.acknowledgement
-    if (ack.change_id, ack.revision) != (change.change_id, change.revision) or change.state is State.ABANDONED:
+    if (ack.change_id, ack.revision) != (change.change_id, change.revision):
         return Step(change=change)
+    if change.state is State.ABANDONED and ack.kind is not AcknowledgementKind.PERSISTED:
+        return Step(change=change)  # what was given up is over, unless the store had it before
     work = _Work(change, now, rules)
     match ack.kind:
         case AcknowledgementKind.PERSISTED:
@@ -158,6 +164,8 @@ def acknowledged(change: Change, fact: Acknowledged, now: datetime, rules: Rules
         case AcknowledgementKind.MISSED:
             if change.persisted_at is None and not change.closed:
                 _missed(work)
+            elif change.persisted_at is None and change.state is State.EXECUTED and change.settling is not None:
+                work.move(State.HELD, **_STOPPED, reason="not_persisted")
         case AcknowledgementKind.RELEASED:
             if change.effective_at is None:
                 work.set(effective_at=ack.committed_at)
@@ -170,8 +178,8 @@ def acknowledged(change: Change, fact: Acknowledged, now: datetime, rules: Rules
 def _go_on(work: _Work, *, may_execute: bool) -> None:
     _release_tasks(work)
     while True:
-        if work.change.state is State.EXECUTED and work.change.persisted_at is not None:
-            work.move(State.PERSISTED)
+        if work.change.state in (State.EXECUTED, State.HELD, State.ABANDONED) and work.change.persisted_at is not None:
+            work.move(State.PERSISTED, retry_at=None, reason=None)
             _release_tasks(work)
         due = next((action for action in actions(work.change) if _possible(work, action, may_execute)), None)
         if due is None:
@@ -230,6 +238,8 @@ def _succeeded(work: _Work, result: ExecutionResult) -> None:
                 to_product_id=outcome.to_product_id,
                 tasks=outcome.tasks,
             )
+            if work.change.closed:
+                work.set(settling=None, settled_at=None, retry_at=work.now + OVERDUE)
             _release_tasks(work)
         case CommandStep.POST:
             work.move(State.COMPLETED, **_ANSWERED)
@@ -243,9 +253,9 @@ def _did_not_succeed(work: _Work, result: ExecutionResult) -> None:
     change = work.change
     again = result.verdict is ExecutionVerdict.FAILED and result.retryable
     if result.step is CommandStep.POST:
-        again = result.verdict is ExecutionVerdict.FAILED and change.attempt < _POST_ATTEMPTS
+        again = result.verdict is ExecutionVerdict.FAILED and change.attempt < _MOST_ATTEMPTS
     elif work.now + RETRY_AFTER >= change.deadline_at:
-        again = False
+        again = again and say.accepts_late(change) and change.attempt < _MOST_ATTEMPTS
     answered = {"awaiting": None, "sent_at": None, "reason": result.reason}
     if again:
         work.set(**answered, attempt=change.attempt + 1, retry_at=work.now + RETRY_AFTER)
@@ -264,8 +274,8 @@ def _missed(work: _Work) -> None:
             work.move(State.HELD, **_STOPPED)
         case MissedPolicy.ROLL:
             rolled = rolled_over(work.change, work.now)
-            if rolled is None:
-                work.move(State.HELD, **_STOPPED)
+            if rolled is None or work.change.ended is not None:  # nobody wants it any more: a person has to say so
+                work.move(State.HELD, **_STOPPED, reason=work.change.ended)
             else:
                 work.change = rolled
                 work.tell("rescheduled", {})
@@ -274,8 +284,12 @@ def _missed(work: _Work) -> None:
 
 
 def rolled_over(change: Change, now: datetime) -> Change | None:
-    """``change`` as a new revision that waits for the next boundary; None if there is none that can be reached."""
-    found = roll(change.element, change.zone, change.billing_day, change.effective_date, change.change_id, now)
+    """``change`` as a new revision that waits for the next boundary; None if there is none that can be reached.
+
+    Where the account lives by then decides about it.
+    """
+    zone = change.next_zone or change.zone
+    found = roll(change.element, zone, change.billing_day, change.effective_date, change.change_id, now)
     if found is None:
         return None
     return replace(
@@ -283,8 +297,12 @@ def rolled_over(change: Change, now: datetime) -> Change | None:
         **_STOPPED,
         state=State.PENDING,
         revision=change.revision + 1,
+        zone=zone,
+        next_zone=None,
         attempt=1,
         failed_in=None,
+        finish_late=False,
+        reason=None,
         settling=None,
         settled_at=None,
         closed=False,

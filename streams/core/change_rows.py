@@ -93,8 +93,8 @@ def context_key(account_id: str, service_id: str | None) -> bytes:
 
 
 def unsent_key(number: int) -> bytes:
-    """Key of what a decision sends; numbers begin at 0 in each chunk, so the keys are few and used again."""
-    return f"{UNSENT}{number}".encode()
+    """Key of what a decision sends, sorted as they were made; numbers begin at 0 again and again, so keys are few."""
+    return f"{UNSENT}{number:06}".encode()
 
 
 pack = msgspec.msgpack.Encoder().encode

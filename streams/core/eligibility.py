@@ -60,6 +60,7 @@ def annotated(request: Request, known: Known) -> ValidatedRequest:
         billing_day=None if account is None else account.billing_day,
         account_status=None if account is None else account.status,
         service_state=None if service is None else service.state,
+        service_revision=None if known.service is None else known.service.revision,
         rate_plan_id=None if plan is None else plan.rate_plan_id,
         product_id=None if plan is None else plan.product_id,
         memberships=() if plan is None else plan.memberships,

@@ -61,9 +61,9 @@ class Request:
 class ValidatedRequest:
     """A request with what the account's partition knows. ``valid`` is about that only: the service's partition decides.
 
-    Everything after ``reasons`` is None or empty where the row is unknown. ``account_revision`` tells which of two
-    zones is newer. ``plan_change_id`` is the change that made the current plan: it tells a stale view of the plan from
-    a current one.
+    Everything after ``reasons`` is None or empty where the row is unknown. ``account_revision`` and
+    ``service_revision`` tell which of two statements is newer. ``plan_change_id`` is the change that made the current
+    plan: it tells a stale view of the plan from a current one.
     """
 
     request: Request
@@ -74,6 +74,7 @@ class ValidatedRequest:
     billing_day: int | None
     account_status: str | None
     service_state: str | None
+    service_revision: int | None = None
     rate_plan_id: str | None
     product_id: str | None
     memberships: tuple[Membership, ...]

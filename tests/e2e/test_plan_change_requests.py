@@ -138,6 +138,8 @@ def test_on_a_terminal_the_board_is_live(application: Application, terminal: tup
         curfew_command("plan-changes", "board", "--zone", "America/Sao_Paulo", "--every", "0.2"),
         env={**os.environ, **application.env, "TERM": "xterm-256color"}, stdin=theirs, stdout=theirs, stderr=theirs,
         cwd=application.directory,
+        # As from a terminal: what is started in the background of a script has SIGINT ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip
     os.close(theirs)
     seen = b""

@@ -94,6 +94,8 @@ def known(request: Request, **changed: Any) -> ValidatedRequest:
         "billing_day": 15,
         "account_status": "Active",
         "service_state": "Active",
+        "service_revision": 1,
+        "account_revision": 1,
         "rate_plan_id": "basic",
         "product_id": "P1",
         "memberships": (Membership(rate_plan_id="basic", valid_from=LONG_AGO, valid_to=None),),

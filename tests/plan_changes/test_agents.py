@@ -35,6 +35,7 @@ from tests.plan_changes.makers import (
     a_command,
     a_request,
     acknowledgement,
+    an_element,
     known,
 )
 from tests.plan_changes.plant import Plant, a_plan, a_service, an_account
@@ -172,6 +173,32 @@ def test_an_answer_that_may_have_been_told_stands(told: int) -> None:
     assert the_change(plant).state == "cancelled"
     assert plant.changes.memory["unsent"] == []
     assert [key for key, _ in plant.changes.store.scan(b"unsent/")] == []
+
+
+def test_what_is_decided_behind_an_answer_is_told_after_a_crash_too() -> None:
+    """One chunk: the ORDER hook of S1 agrees, so its request is answered, and the outcome of S2 is sealed. Both are
+    durable at once, so both have to be told by whoever comes after."""
+    order_hook = Hook(name="o", key="RATEPLAN.CHANGE.ORDER.hooked", call=lambda context: Proceed())
+    plant = Plant(hooks=(order_hook,), elements=(an_element(), an_element("hooked")))
+    plant.knows(an_account(), a_service(), a_plan())
+    plant.knows(an_account(), a_service(id="S2"), a_plan(service_id="S2"))
+    plant.tick(NOON)
+    plant.request(a_request("R2", service_id="S2"))
+    parked = plant.request(a_request(element_key="hooked"))
+    started = plant.tick(START + timedelta(hours=3))
+    commands = plant.read(parked + started, "plan-change.commands", ExecuteCommand)
+    once = {command.service_id: command for command in commands}  # one is overdue by now, and comes again
+    results = [result_of(plant, command) for command in once.values()]
+    assert [(one.service_id, one.step) for one in results] == [("S1", CommandStep.ORDER), ("S2", CommandStep.EXECUTE)]
+    topic = "plan-change.outcomes"
+    chunk = plant.changes.chunk(topic, [(one.service_id, plant.codec.encode(topic, one)) for one in results])
+
+    lost = plant.changes.replay(plant.scheduler.outcomes, chunk, crash_after_outputs=0, crash_in_slice=2)
+    again = plant.changes.replay(plant.scheduler.outcomes, chunk)
+
+    assert lost == []
+    assert kinds(plant, again).count("executed") == 1
+    assert [reply.service_id for reply in plant.replies(again)] == ["S1"]
 
 
 def test_nothing_is_told_before_it_is_durable() -> None:

@@ -9,13 +9,15 @@ from typing import Any
 import pytest
 
 from streams.core.change import Change, ContextChanged, State
+from streams.core.change_progress import rolled_over
 from streams.core.change_step import step
 from streams.core.change_window import derived, window
-from streams.core.messages import Context, ExecuteCommand
+from streams.core.messages import Context, ExecuteCommand, Resolution
 from tests.plan_changes.makers import DEADLINE, NO_HOOKS, NOON, START, a_request, pending
 from tests.plan_changes.plant import Plant, a_plan, a_service, an_account
 from tests.plan_changes.test_agents import a_plant, kinds, the_change
-from tests.plan_changes.test_machine import events
+from tests.plan_changes.test_machine import events, replies
+from tests.plan_changes.test_repairs import resolve
 from tests.support.batch import Outputs
 
 HOUR = timedelta(hours=1)
@@ -60,17 +62,49 @@ def test_a_move_to_the_east_may_start_it_at_once() -> None:
 @pytest.mark.parametrize(
     ("change", "context", "now"),
     [
-        (pending(), moved(), START),
-        (replace(pending(), state=State.STARTED), moved(), NOON),
         (replace(pending(), account_revision=2), moved(), NOON),
+        (replace(pending(), account_revision=3), moved(cancelled=True), NOON),
         (pending(), moved("Mars/Olympus"), NOON),
         (replace(pending(), state=State.CANCELLED), moved(cancelled=True), NOON),
     ],
-    ids=["its start has passed", "it was started", "it knows", "no such zone", "it has ended"],
+    ids=["it knows", "it knows that it came back", "no such zone", "it has ended"],
 )
 def test_what_leaves_a_change_alone(change: Change, context: Context, now: Any) -> None:
-    """The start instant is the point of no return."""
+    """Older news, what cannot be used, and what does not matter any more."""
     assert follow(change, context, now) == change
+
+
+@pytest.mark.parametrize("change", [pending(), replace(pending(), state=State.STARTED)])
+def test_after_the_start_news_counts_for_the_next_date_only(change: Change) -> None:
+    """The start instant is the point of no return; rolled over, the change is where its account is by then."""
+    heard = follow(change, moved(), START)
+    assert (heard.state, heard.zone, heard.deadline_at) == (change.state, "Europe/Berlin", DEADLINE)
+
+    rolled = rolled_over(heard, DEADLINE)
+    assert rolled is not None
+    assert (rolled.zone, rolled.next_zone, rolled.deadline_at) == (LISBON, None, DEADLINE + 25 * HOUR)
+
+
+def test_nothing_is_rolled_or_finished_for_an_account_that_has_gone() -> None:
+    """It may only be abandoned, unless the account comes back."""
+    gone = follow(replace(pending(), state=State.HELD, closed=True), moved(cancelled=True), DEADLINE)
+    for resolution in (Resolution.ROLL, Resolution.FINISH_LATE):
+        decided = step(gone, resolve(resolution), DEADLINE, NO_HOOKS)
+        assert [reply.reasons for reply in replies(decided)] == [("account_cancelled",)]
+
+    back = follow(gone, moved(revision=3), DEADLINE)
+    for change, resolution in ((gone, Resolution.ABANDON), (back, Resolution.ROLL)):
+        assert replies(step(change, resolve(resolution), DEADLINE, NO_HOOKS))[0].accepted
+
+
+def test_of_two_contexts_in_one_chunk_the_newer_counts() -> None:
+    """They may have been sent again in another order."""
+    plant = a_plant()
+    plant.request(a_request())
+
+    hear(plant, moved(revision=3), moved("Asia/Tokyo", revision=2))
+
+    assert the_change(plant).zone == LISBON
 
 
 @pytest.mark.parametrize("silent", [False, True])
@@ -109,6 +143,9 @@ def test_an_order_that_was_overtaken_by_the_news_is_decided_on_the_news() -> Non
     hear(plant, moved(service_id="S1", zone=None, cancelled=True))
     [reply] = plant.replies(plant.request(a_request("R2", expected_revision=1)))
     assert "service_cancelled" in reply.reasons
+
+    hear(plant, moved(service_id="S1", zone=None, revision=3))
+    assert plant.replies(plant.request(a_request("R3")))[0].accepted
 
 
 def test_older_news_changes_nothing() -> None:

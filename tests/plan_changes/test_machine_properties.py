@@ -76,11 +76,11 @@ ALLOWED = {
     ("failed", "held"),
     ("failed", "abandoned"),
     ("held", "abandoned"),
-    ("started", "started"),  # only that usage has to be rated again; the late outcome came before its result
-    ("executed", "executed"),
     ("pending", "pending"),  # rescheduled, by the policy or by a person
     ("failed", "pending"),
     ("held", "pending"),
+    ("held", "persisted"),  # late, after the store had been asked for it in vain
+    ("abandoned", "persisted"),  # the store had it before it heard that it was given up
     ("persisted", "completed"),
     ("persisted", "failed"),  # post work that needs a person; the change itself is true
 }
@@ -398,7 +398,9 @@ class World(RuleBasedStateMachine):
         assert before == finding, "one event id, one event"
         if finding.facts.get("silent"):
             assert finding.audience is Audience.INTERNAL
-        if finding.previous is not None and finding.current is not None and not finding.type.endswith(".missed"):
+        if finding.type.endswith((".missed", ".rerate_requested")):  # facts, and no states
+            return
+        if finding.previous is not None and finding.current is not None:
             assert (finding.previous["state"], finding.current["state"]) in ALLOWED
 
     def _change(self, service: str) -> Change | None:

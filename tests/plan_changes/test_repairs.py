@@ -14,10 +14,12 @@ from streams.core.change import (
     ChangeRepaired,
     ExecutionFinished,
     RaiseFinding,
+    SendSettlement,
     State,
     Step,
     TimePassed,
 )
+from streams.core.change_messages import finding
 from streams.core.change_progress import OVERDUE
 from streams.core.change_step import step
 from streams.core.matrix import DateRule, LatePolicy, MissedPolicy
@@ -199,6 +201,52 @@ def test_nothing_rolls_over_the_end_of_the_calendar() -> None:
 
     assert [reply.reasons for reply in replies(decided)] == [("no_later_boundary",)]
     assert decided.change == change
+
+
+def test_an_outcome_that_the_store_refused_late_comes_back_to_a_person() -> None:
+    """Nobody acknowledges what became a dead letter: the store is asked, and says that it has nothing."""
+    resolved = step(held(), resolve(Resolution.FINISH_LATE), DEADLINE + HOUR, NO_HOOKS)
+    asked = step(resolved.change, TICK, DEADLINE + HOUR, NO_HOOKS)
+    [command] = commands(asked)
+    sealed = after(step(asked.change, ExecutionFinished(result=executed(command)), DEADLINE + HOUR, NO_HOOKS))
+    assert settlements(step(sealed, TICK, DEADLINE + HOUR, NO_HOOKS)) == []
+
+    asking = step(sealed, TICK, DEADLINE + HOUR + OVERDUE, NO_HOOKS)
+    assert settlements(asking) == [SettlementKind.CLOSE]
+    missing = Acknowledged(acknowledgement=acknowledgement(after(asking), AcknowledgementKind.MISSED, DEADLINE))
+    waits = after(step(asking.change, missing, DEADLINE + 2 * HOUR, NO_HOOKS))
+    assert (waits.state, waits.reason) == (State.HELD, "not_persisted")
+
+    late = Acknowledged(acknowledgement=acknowledgement(waits, AcknowledgementKind.PERSISTED, DEADLINE + 3 * HOUR))
+    assert after(step(waits, late, DEADLINE + 3 * HOUR, NO_HOOKS)).state is State.COMPLETED
+
+
+def test_what_is_given_up_cannot_be_persisted_later() -> None:
+    """A late outcome may wait among the dead letters: the store hears, under a new revision, not to take it."""
+    change = replace(held(), element=replace(held().element, missed_policy=MissedPolicy.FINISH_LATE))
+
+    decided = step(change, resolve(Resolution.ABANDON), DEADLINE + HOUR, NO_HOOKS)
+
+    [close] = [one.settlement for one in decided.effects if isinstance(one, SendSettlement)]
+    assert (close.kind, close.revision, close.accept_late) == (SettlementKind.CLOSE, 2, False)
+
+
+@pytest.mark.parametrize("resolution", [Resolution.ROLL, Resolution.ABANDON])
+def test_a_deadline_that_passed_is_told_as_missed_whoever_decides(resolution: Resolution) -> None:
+    """The store's own answer comes for a revision that is not there any more."""
+    decided = step(aborted(), resolve(resolution), DEADLINE, NO_HOOKS)
+
+    assert events(decided.effects)[0] == "missed"
+    assert after(decided).missed
+
+
+def test_two_failures_of_one_revision_are_two_events() -> None:
+    """In one step and in a later one, each at its first attempt."""
+    ids = set()
+    for failed_in in (CommandStep.START, CommandStep.EXECUTE):
+        ids.add(finding(replace(aborted(), failed_in=failed_in, attempt=1), "failed", START).finding.event_id)
+
+    assert len(ids) == 2
 
 
 def test_an_abandoned_change_frees_its_service() -> None:
