@@ -14,6 +14,7 @@ import psutil
 from agents.bench.orders import ELEMENT
 from agents.config_records import write_records
 from agents.embedded import Stack, StackConfig
+from agents.embedded.scratch import claim, release
 from agents.supervisor import Child, Supervisor
 from streams.codec import Codec, Registry
 from streams.codec.registration import register_all
@@ -25,7 +26,7 @@ from streams.sinks.billing import SqlBillingStore
 
 #: What takes part in a plan change between its order and its midnight.
 WORKERS = ("plan-changes", "execution", "persistence")
-#: What a run leaves in its directory and the next one deletes: by name, so that a directory given by mistake is safe.
+#: What a run leaves in its directory and the next one deletes.
 LEFT_BEHIND = ("workers", "logs", "billing.sqlite*", "persist-*.sqlite*")
 
 
@@ -44,6 +45,7 @@ class Ground:
 
     def start(self) -> None:
         """Kafka and registry with fresh data, topics, schemas, the matrix element, an empty billing store."""
+        claim(self.directory, "bench")
         self._stack.lock()  # before anything is deleted
         self._delete(LEFT_BEHIND)
         address = self._stack.start()
@@ -147,6 +149,7 @@ class Ground:
     def delete(self) -> None:
         """Delete everything that this run has made."""
         self._delete((*LEFT_BEHIND, "stack"))
+        release(self.directory, "bench")
 
     def _child(self, name: str) -> Child:
         return next(child for child in self.supervisor.children if child.name == name)

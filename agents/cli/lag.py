@@ -85,6 +85,8 @@ def group_lags(config: dict[str, Any], admin: AdminClient, groups: list[str] | N
     try:
         if groups is None:
             listed = admin.list_consumer_groups(request_timeout=TIMEOUT_S).result()
+            if listed.errors:  # no broker, or not all of them: an empty answer would look like "nothing is behind"
+                raise listed.errors[0]
             groups = sorted(one.group_id for one in listed.valid)
         if not groups:
             return []

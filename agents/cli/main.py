@@ -38,7 +38,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "produce": ("agents.cli.produce", "Write records from JSON lines."),
     "consume": ("agents.cli.consume", "Read records of a topic."),
     "receive": ("agents.cli.receive", "Receive webhooks on this machine, verify and print them."),
-    "billing": ("agents.cli.billing", "The billing store: make its tables, count, compare it with the topics."),
+    "billing": ("agents.cli.billing", "The billing store: tables, imports, counts, and whether the topics agree."),
     "lag": ("agents.cli.lag", "How far consumer groups are behind."),
     "ledger": ("agents.cli.ledger", "The account of completeness: published = delivered + waiting + given up."),
     "bench": ("agents.cli.bench", "Measure throughput and recovery."),

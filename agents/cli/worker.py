@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import os
 import signal
 import threading
 import time
 from datetime import UTC, datetime, timedelta
-from typing import Annotated
+from pathlib import Path
+from typing import IO, Annotated
 
 import typer
 
@@ -105,6 +107,30 @@ def _instant(text: str) -> datetime:
     return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
 
 
+def _only_one(data_dir: Path) -> IO[str]:
+    """The lock of this data directory; two sets of workers on one would take each other's partitions for ever."""
+    import fcntl
+
+    from streams.core.errors import Misconfigured
+
+    data_dir.mkdir(parents=True, exist_ok=True)
+    lock = (data_dir / "up.lock").open("a+")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.seek(0)
+        running = lock.read().strip()
+        lock.close()
+        raise Misconfigured(
+            f"`curfew up` runs here already (process {running}, {data_dir}): stop it, or give this one its own "
+            "CURFEW_DATA_DIR"
+        ) from None
+    lock.truncate(0)
+    lock.write(str(os.getpid()))
+    lock.flush()
+    return lock
+
+
 @app.command()
 def up(
     instances: Annotated[int, typer.Option(help="processes of each worker", min=1)] = 1,
@@ -114,14 +140,18 @@ def up(
 
     Example: curfew up --instances 2
     """
+    from sqlalchemy import make_url
+
     from agents.supervisor import Supervisor
     from agents.worker import WORKERS
 
     settings = Settings()
+    lock = _only_one(settings.data_dir)
     configure_logging(settings, app="up")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    shown = make_url(settings.billing_store_url).render_as_string(hide_password=True)
     supervisor = Supervisor(log_dir=(settings.data_dir / "logs").absolute())
     try:
         for name in WORKERS:
@@ -129,10 +159,15 @@ def up(
                 supervisor.add(f"{name}-{instance}", "worker", name, "--instance", str(instance))
         if with_clock and settings.clock is ClockMode.WALL:
             supervisor.add("clock", "clock")
-        typer.echo(f"{len(supervisor.children)} processes; logs in {supervisor.log_dir}; Ctrl-C stops them", err=True)
+        typer.echo(
+            f"{len(supervisor.children)} processes on Kafka {settings.bootstrap_servers}, billing store {shown}; "
+            f"logs in {supervisor.log_dir}; Ctrl-C stops them",
+            err=True,
+        )
         while not stop.is_set():
             supervisor.check()
             time.sleep(0.2)
     finally:
         killed = supervisor.stop()
+        lock.close()
         typer.echo("stopped" + (f"; had to kill {', '.join(killed)}" if killed else ""), err=True)

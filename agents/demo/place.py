@@ -21,6 +21,7 @@ from pydantic import SecretStr
 from agents.config_records import write_records
 from agents.demo.fleet import FOUNDED, Fleet
 from agents.embedded import Stack, StackConfig
+from agents.embedded.scratch import claim, release
 from agents.plan_import import import_plans
 from agents.routes_file import read_routes
 from agents.subscriptions_file import read_subscriptions
@@ -39,7 +40,7 @@ from streams.sinks.billing import SqlBillingStore
 EXTRA_QUEUE = "partner"
 SECRET = "CURFEW_SECRET_DEMO"
 HERE = Path(__file__).parent
-#: What a run leaves in its directory and the next one deletes: by name, so that a directory given by mistake is safe.
+#: What a run leaves in its directory and the next one deletes.
 LEFT_BEHIND = ("workers", "logs", "received.jsonl", "receiver.port", "subscriptions.toml", "billing.sqlite*")
 #: The receiver is one import and one socket; on a loaded machine that takes some seconds.
 RECEIVER_TIMEOUT_S = 60.0
@@ -74,6 +75,7 @@ class Place:
 
     def start_stack(self) -> None:
         """Kafka and the registry, with fresh data. Raises StackError, for example when another demo runs here."""
+        claim(self.directory, "demo")
         self._stack.lock()  # before anything is deleted
         self._delete(LEFT_BEHIND)
         address = self._stack.start()
@@ -200,6 +202,7 @@ class Place:
     def delete(self) -> None:
         """Delete everything that this run has made."""
         self._delete((*LEFT_BEHIND, "stack"))
+        release(self.directory, "demo")
 
     def _child(self, name: str, *command: str) -> None:
         self.supervisor.add(name, *command)

@@ -76,7 +76,8 @@ def _problems(route: Route, queues: Collection[str] | None) -> Iterator[str]:
         yield "queues is empty; to stop a route set active = false"
     for queue in route.queues:
         if queues is not None and queue not in queues:
-            yield f"there is no queue {queue!r}; there are {', '.join(sorted(queues))}"
+            there = f"there are {', '.join(sorted(queues))}" if queues else "none exists yet (`curfew topics apply`)"
+            yield f"there is no queue {queue!r}; {there}; make it with `curfew queues create {queue}`"
     for event_type in _types(route.event_types):
         yield from check(event_type, route.parameters)
         for name, values in route.where.items():

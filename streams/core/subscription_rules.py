@@ -75,7 +75,7 @@ def _queue(field: str, name: str, known: Known) -> Iterator[str]:
     if name not in known.queues:
         yield (
             f"{field}: there is no queue {name!r}{_nearest(name, known.queues)}; known queues: "
-            f"{', '.join(sorted(known.queues))} (add it to [queues] in schemas/topics.toml, then `curfew topics apply`)"
+            f"{', '.join(sorted(known.queues))} (make it with `curfew queues create {name}`)"
         )
 
 

@@ -15,7 +15,7 @@ _ACCOUNT = {
     "service_of_another_account": "the service belongs to another account",
     "account_cancelled": "the account is cancelled",
     "service_cancelled": "the service is cancelled",
-    "plan_unknown": "no rate plan of this service is known; send billing.service-plan first",
+    "plan_unknown": "no rate plan of this service is known; import it with `curfew billing import`",
     "billing_day_unknown": "the element's date rule needs the account's billing day, which is not known",
 }
 #: What the service's partition decides about orders and cancels.

@@ -48,7 +48,7 @@ _DUE = (
     select(second_part, outcome.c.mark_id)
     .join_from(second_part, outcome, outcome.c.change_id == second_part.c.change_id, isouter=True)
     .where(second_part.c.partition == bindparam("in_partition"), second_part.c.due_at <= bindparam("now"))
-    .order_by(second_part.c.effective_from, second_part.c.change_id)
+    .order_by(second_part.c.due_at, second_part.c.change_id)  # the index's order, and that of the deadlines
     .limit(bindparam("most"))
 )
 _NEXT_DUE = select(func.min(second_part.c.due_at, type_=second_part.c.due_at.type)).where(

@@ -245,7 +245,7 @@ second_part = Table(
     Column("reason", Text, comment="why it was refused"),
     Column("body", Text, nullable=False, comment="the Outcome, JSON"),
     CheckConstraint("state IN ('waiting', 'persisted', 'refused')", name="state"),
-    Index("ix_second_part_partition", "partition", "effective_from"),
+    Index("ix_second_part_partition", "partition", "due_at", "change_id"),
     Index("ix_second_part_service_id", "service_id"),
     comment="outcomes whose memberships are written in advance, and whose other rows are due later",
 )

@@ -37,7 +37,7 @@ def upgrade() -> None:
         sa.CheckConstraint("state IN ('waiting', 'persisted', 'refused')", name=op.f("ck_second_part_state")),
         comment="outcomes whose memberships are written in advance, and whose other rows are due later",
     )
-    op.create_index("ix_second_part_partition", "second_part", ["partition", "effective_from"])
+    op.create_index("ix_second_part_partition", "second_part", ["partition", "due_at", "change_id"])
     op.create_index("ix_second_part_service_id", "second_part", ["service_id"])
 
 
