@@ -21,7 +21,8 @@ from streams.core import (
 #: Texts of these modules that look like codes and are none: names of fields, events and facts.
 NO_CODES = {
     "requested_at", "sent_at", "retry_at", "send_again", "failed_in", "rerate_from", "rerate_to", "rerate_requested",
-    "wrong_key", "hook_failed:", "hook_timeout:", "request_id", "superseded_by",
+    "wrong_key", "hook_failed:", "hook_timeout:", "request_id", "superseded_by", "account_revision",
+    "service_revision",
 }  # fmt: skip
 
 
@@ -33,16 +34,7 @@ DECIDING = (
 def codes() -> set[str]:
     """Every text like ``too_late`` in the modules that decide."""
     found = set()
-    for module in (
-        agents.steps,
-        change_context,
-        change_desk,
-        change_orders,
-        change_progress,
-        change_repairs,
-        eligibility,
-        execute,
-    ):
+    for module in DECIDING:
         tree = ast.parse(Path(module.__file__ or "").read_text())
         found |= {
             node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)

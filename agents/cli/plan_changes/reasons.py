@@ -42,6 +42,7 @@ _REQUEST = {
 }
 #: What the service's partition decides about retry and resolve.
 _REPAIR = {
+    "not_persisted": "the billing store has no outcome of it, long after it was sent: look into dead-letters.persistence",
     "nothing_to_repair": "no change of this service has failed or is held",
     "resolution_needed": "the change is held: retrying cannot help, decide with `curfew plan-changes resolve`",
     "resolution_missing": "say what is to become of it: finish_late, roll or abandon",
