@@ -42,7 +42,6 @@ _REQUEST = {
 }
 #: What the service's partition decides about retry and resolve.
 _REPAIR = {
-    "not_persisted": "the billing store has no outcome of it, long after it was sent: look into dead-letters.persistence",
     "nothing_to_repair": "no change of this service has failed or is held",
     "resolution_needed": "the change is held: retrying cannot help, decide with `curfew plan-changes resolve`",
     "resolution_missing": "say what is to become of it: finish_late, roll or abandon",
@@ -51,6 +50,7 @@ _REPAIR = {
 }
 #: Why an execution failed; the part after the colon names the hook, or the invariants.
 _EXECUTION = {
+    "not_persisted": "the billing store has no outcome of it, long after it was sent; see dead-letters.persistence",
     "hook_failed": "the hook raised an error; see the execution worker's log, then retry",
     "hook_timeout": "the hook used up its time budget; see what it waits for, then retry",
     "invariant": "the outcome contradicts itself, usually because of a hook's patch",
