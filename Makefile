@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help install demo test check faults bench format clean
+.PHONY: help install demo test check faults storm bench format clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
@@ -35,7 +35,10 @@ check: $(READY) ## ruff, ruff format, mypy --strict, import-linter
 	@$(BIN)/lint-imports
 
 faults: $(READY) ## every fail point, and random kill -9 storms (about 40 minutes)
-	@$(BIN)/pytest -m faults
+	@$(BIN)/pytest -m 'faults and not long'
+
+storm: $(READY) ## a night of 20,000 changes under kill -9, on SQLite and PostgreSQL (about an hour)
+	@$(BIN)/pytest -m long
 
 bench: $(READY) ## throughput and recovery against peers in the same run
 	@$(BIN)/curfew bench stream

@@ -22,7 +22,7 @@ from streams.core.events import Finding
 from streams.kafka.scan import Scanner
 from tests.billing import postgres
 
-pytestmark = [pytest.mark.faults, pytest.mark.kafka, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.faults, pytest.mark.kafka, pytest.mark.timeout(3600)]
 
 FINDINGS = "events.findings"
 KILLS = 20
@@ -132,7 +132,11 @@ def database(request: pytest.FixtureRequest) -> Iterator[postgres.Server | None]
 
 @pytest.mark.parametrize(
     ("accounts", "changes"),
-    [pytest.param(QUICK_ACCOUNTS, QUICK_CHANGES, id="quick"), pytest.param(20_000, 20_000, id="full")],
+    [
+        pytest.param(QUICK_ACCOUNTS, QUICK_CHANGES, id="quick"),
+        pytest.param(5_000, 5_000, id="full"),
+        pytest.param(20_000, 20_000, id="large", marks=pytest.mark.long),
+    ],
 )
 def test_a_night_of_kills_loses_nothing_and_persists_every_change_once(
     tmp_path: Path, accounts: int, changes: int, database: postgres.Server | None
