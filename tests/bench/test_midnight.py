@@ -19,6 +19,7 @@ TIMEOUT_S = 360
 
 
 @pytest.mark.slow
+@pytest.mark.faults
 @pytest.mark.kafka
 @pytest.mark.timeout(400)
 def test_a_small_midnight_passes_every_stage_and_leaves_nothing(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from agents.embedded import Stack
 from streams.settings import ClockMode
 from tests.e2e.application import Application, basic_plan, created, service_created
 
-pytestmark = [pytest.mark.kafka, pytest.mark.slow]
+pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.faults]
 
 ACCOUNT, SERVICE = "A1", "S1"
 #: São Paulo has no midnight that night: 2018-11-04 begins at 01:00, which is 03:00 in UTC.

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 
 from agents.cli.plan_changes import rows as changelog_rows
 from streams.codec import Codec, Registry
@@ -21,7 +22,7 @@ from streams.core.messages import Request, RequestKind, Resolution
 from tests.cli.curfew import Curfew
 from tests.plan_changes.makers import NOON, pending
 from tests.support.brokers import Brokers
-from tests.support.kafka_io import create_topic
+from tests.support.kafka_io import create_topic, wait_until
 
 CHANGE = pending()
 
@@ -76,7 +77,15 @@ def answering(curfew: Curfew, kafka: Brokers) -> Any:
     topic, config = "plan-change.requests", {"bootstrap.servers": kafka.bootstrap_servers}
     consumer = Consumer({**config, "group.id": "unused", "enable.auto.commit": False})
     numbers = consumer.list_topics(topic).topics[topic].partitions
-    ends = [consumer.get_watermark_offsets(TopicPartition(topic, number))[1] for number in numbers]
+    ends: list[int] = []
+
+    def has_leaders() -> bool:
+        """A topic that was just made has none for a moment."""
+        with suppress(KafkaException):
+            ends[:] = [consumer.get_watermark_offsets(TopicPartition(topic, number))[1] for number in numbers]
+        return len(ends) == len(numbers)
+
+    wait_until(has_leaders, "the topic has leaders")
     consumer.assign([TopicPartition(topic, number, end) for number, end in zip(numbers, ends, strict=True)])
     producer, stopping, seen = Producer(config), threading.Event(), list[Request]()
 

@@ -156,6 +156,7 @@ def test_it_tells_people_when_the_scheduler_is_dead(night: Application, people: 
     assert (row["state"], row["open"], row["persisted"]) == ("missed", len(SERVICES), 0)
 
 
+@pytest.mark.faults
 def test_a_healthy_night_wakes_nobody(night: Application, people: RunningReceiver) -> None:
     """Every change is persisted, each some time after its own release; the virtual clock waits for the workers."""
     with watching(night) as health:
@@ -170,6 +171,7 @@ def test_a_healthy_night_wakes_nobody(night: Application, people: RunningReceive
     assert night.store.counts().persisted == len(SERVICES)
 
 
+@pytest.mark.faults
 def test_it_asks_the_billing_store_before_it_says_missed(night: Application, people: RunningReceiver) -> None:
     """Acknowledgements that nobody has read are no missed changes; one that is really not there is."""
     with watching(night):
@@ -196,6 +198,7 @@ def pretend_to_have_read(application: Application, *topics: str) -> None:
     book.close()
 
 
+@pytest.mark.faults
 def test_a_book_that_begins_knows_orders_whose_replies_are_gone(night: Application) -> None:
     """Ordered weeks ago, or the disk was lost: the scheduler's changelog still has every open change."""
     pretend_to_have_read(night, "plan-change.replies", "events.findings")
