@@ -97,5 +97,11 @@ def demo(
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """End as by Ctrl-C, so that everything is stopped on the way out."""
+    """End as by Ctrl-C, so that everything is stopped on the way out.
+
+    Told to the place too: an exception that is raised in a callback from C is printed and forgotten.
+    """
+    from agents.demo.place import INTERRUPTED
+
+    INTERRUPTED.set()
     raise KeyboardInterrupt

@@ -20,7 +20,7 @@ from agents.demo.screen import Screen
 from agents.demo.script import Script
 from agents.demo.watch import Seen, Watch
 from agents.events import totals
-from streams.core.errors import CurfewError
+from streams.core.errors import CurfewError, Transient
 from streams.kafka.ledger import Line
 from streams.kafka.ledger import check as check_ledger
 from streams.kafka.quiescence import Quiescence, Waiting
@@ -134,11 +134,18 @@ class Night:
     def _settle(self, quiescence: Quiescence) -> None:
         """Wait until the fleet has been sent and is in all tables."""
         deadline = time.monotonic() + STUCK_S
-        while waiting := quiescence.waiting():
+        while True:
             self.place.check()
+            try:
+                waiting = quiescence.waiting()
+                if not waiting:
+                    return
+                what = waiting_text(waiting)
+            except Transient as error:  # groups that are new have no coordinator for a moment
+                what = str(error)
             if time.monotonic() > deadline:
-                raise CurfewError(f"the workers do not take in the fleet; waiting for {waiting_text(waiting)}")
-            self.screen.waits("fleet", waiting_text(waiting))
+                raise CurfewError(f"the workers do not take in the fleet; waiting for {what}")
+            self.screen.waits("fleet", what)
             time.sleep(LOOK_EVERY_S)
 
     def _clock(self, quiescence: Quiescence, moment: _Moment) -> None:

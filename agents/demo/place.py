@@ -8,6 +8,7 @@ import secrets
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -40,6 +41,8 @@ from streams.sinks.billing import SqlBillingStore
 EXTRA_QUEUE = "partner"
 SECRET = "CURFEW_SECRET_DEMO"
 HERE = Path(__file__).parent
+#: Set by the first SIGINT or SIGTERM; whoever looks after the place then ends it.
+INTERRUPTED = threading.Event()
 #: What a run leaves in its directory and the next one deletes.
 LEFT_BEHIND = ("workers", "logs", "received.jsonl", "receiver.port", "subscriptions.toml", "billing.sqlite*")
 #: The receiver is one import and one socket; on a loaded machine that takes some seconds.
@@ -169,6 +172,8 @@ class Place:
 
     def check(self) -> None:
         """Raise CurfewError or StackError when something has ended that should be running; restart workers."""
+        if INTERRUPTED.is_set():
+            raise KeyboardInterrupt
         self._stack.check()
         before = {child.name: child.process for child in self.supervisor.children}
         self.supervisor.check()

@@ -240,6 +240,26 @@ class Application:
         assert producer.flush(2 * TIMEOUT_SECONDS) == 0
         assert failures == []
 
+    def settle_with_restarts(self, timeout_seconds: float) -> None:
+        """As after a broker's death, when Kafka may take a worker for a second one of its name: it ends, and is
+        started again by the supervisor, as in production."""
+        assert self._quiescence is not None
+        quiescence = self._quiescence
+
+        def settled() -> bool:
+            self.supervisor.check()
+            try:
+                return not quiescence.waiting()
+            except Transient:
+                return False
+
+        wait_until(settled, "nothing is in flight", timeout_seconds)
+        wait_until(self._all_run, "all workers run", timeout_seconds)
+
+    def _all_run(self) -> bool:
+        self.supervisor.check()
+        return all(child.process is not None and child.process.poll() is None for child in self.supervisor.children)
+
     def settle(self, timeout_seconds: float = 60.0) -> None:
         """Wait until nothing is in flight in any worker; a worker that has died fails the test."""
         before = self.pids()
