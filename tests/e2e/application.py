@@ -52,6 +52,8 @@ from tests.plan_changes.makers import LONG_AGO, an_element
 from tests.support.kafka_io import TIMEOUT_SECONDS, wait_until
 
 QUEUE = "customer-events"
+#: What a worker says that ends because another one of its name has joined.
+FENCED = "another worker has joined as"
 #: Six workers import, join and recover on two shared cores.
 START_TIMEOUT_SECONDS = 120.0
 
@@ -240,25 +242,22 @@ class Application:
         assert producer.flush(2 * TIMEOUT_SECONDS) == 0
         assert failures == []
 
-    def settle_with_restarts(self, timeout_seconds: float) -> None:
-        """As after a broker's death, when Kafka may take a worker for a second one of its name: it ends, and is
-        started again by the supervisor, as in production."""
-        assert self._quiescence is not None
-        quiescence = self._quiescence
+    def settle_with_restarts(self, before: dict[str, int], timeout_seconds: float) -> None:
+        """Wait until nothing is in flight and all workers run; ``before`` are the :meth:`pids` from before the outage.
+
+        After a broker's death Kafka may take a worker for a second one of its name: it ends, and is started again by
+        the supervisor, as in production. A worker that ended for any other reason fails the test.
+        """
 
         def settled() -> bool:
             self.supervisor.check()
-            try:
-                return not quiescence.waiting()
-            except Transient:
-                return False
+            return self.pids().keys() == before.keys() and self._is_quiet()
 
-        wait_until(settled, "nothing is in flight", timeout_seconds)
-        wait_until(self._all_run, "all workers run", timeout_seconds)
-
-    def _all_run(self) -> bool:
-        self.supervisor.check()
-        return all(child.process is not None and child.process.poll() is None for child in self.supervisor.children)
+        wait_until(settled, "nothing is in flight and all workers run", timeout_seconds)
+        ended = [name for name, pid in self.pids().items() if pid != before[name]]
+        logs = {name: (self.directory / "logs" / f"{name}.log").read_text(errors="replace") for name in ended}
+        assert [name for name in ended if FENCED not in logs[name]] == []
+        self.assert_all_run()
 
     def settle(self, timeout_seconds: float = 60.0) -> None:
         """Wait until nothing is in flight in any worker; a worker that has died fails the test."""
@@ -268,8 +267,11 @@ class Application:
         self.assert_all_run()
 
     def _settled(self) -> bool:
-        assert self._quiescence is not None
         self.assert_all_run()
+        return self._is_quiet()
+
+    def _is_quiet(self) -> bool:
+        assert self._quiescence is not None
         try:
             return not self._quiescence.waiting()
         except Transient:  # a broker that just came back, or a machine that is busy
