@@ -9,6 +9,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Producer, To
 
 from streams.codec import Codec
 from streams.core.errors import Misconfigured, Transient
+from streams.kafka.admin import answering
 from streams.kafka.catalogue import Catalogue, Source
 from streams.kafka.partitioner import PARTITIONER
 from streams.settings import Settings
@@ -23,7 +24,7 @@ def read_records(settings: Settings, codec: Codec, topic: str, cls: type[T]) -> 
     """Key → latest value of a compacted topic; raises Misconfigured when it does not exist, Transient when Kafka does
     not answer."""
     source = Source(kind=topic, topic=topic, decode=codec.decoder(cls))
-    catalogue = Catalogue(settings.kafka(), [source])
+    catalogue = Catalogue(answering(settings.kafka()), [source])
     try:
         catalogue.start()
         return dict(catalogue.all(topic))
@@ -34,15 +35,13 @@ def read_records(settings: Settings, codec: Codec, topic: str, cls: type[T]) -> 
 def write_records(settings: Settings, codec: Codec, topic: str, records: Mapping[str, object | None]) -> None:
     """Set the values of these keys (None deletes), and return when Kafka has them all; raises Transient otherwise."""
     producer = Producer(
-        settings.kafka(
-            **{
-                "enable.idempotence": True,
-                "partitioner": PARTITIONER,
-                "allow.auto.create.topics": False,
-                "log_level": 0,  # what matters is in the delivery reports
-                "delivery.timeout.ms": int(TIMEOUT_S * 1000),
-            }
-        )
+        answering(settings.kafka())  # quiet: what matters is in the delivery reports
+        | {
+            "enable.idempotence": True,
+            "partitioner": PARTITIONER,
+            "allow.auto.create.topics": False,
+            "delivery.timeout.ms": int(TIMEOUT_S * 1000),
+        }
     )
     failures: list[str] = []
 
@@ -65,7 +64,7 @@ def read_rows(settings: Settings, changelog: str, prefix: bytes) -> Iterator[tup
     The same key may come once from every partition. Raises Misconfigured when there is no such topic.
     """
     config = {"group.id": "curfew-rows", "enable.auto.commit": False, "enable.partition.eof": True}
-    consumer = Consumer(settings.kafka(**config))
+    consumer = Consumer(answering(settings.kafka()) | config)
     try:
         found = consumer.list_topics(changelog, timeout=TIMEOUT_S).topics[changelog]
         if found.error is not None:

@@ -34,6 +34,8 @@ _AHEAD = {
     State.EXECUTED: _FROM[CommandStep.POST],
     State.PERSISTED: _FROM[CommandStep.POST],
 }
+#: Commands without which a change in this state stays where it is, whatever its hooks would say.
+WAITS_FOR = {State.HELD: "resolve", State.FAILED: "retry or resolve"}
 _GOOD = (ExecutionVerdict.SEALED, ExecutionVerdict.PROCEEDED)
 
 
@@ -63,6 +65,11 @@ class DryRun:
     seconds: float
 
     @property
+    def waits_for(self) -> str | None:
+        """What a person has to say before anything of this happens; None where it goes on by itself."""
+        return WAITS_FOR.get(self.change.state)
+
+    @property
     def hook_seconds(self) -> float:
         """The time of all hooks together."""
         return sum(call.seconds for call in self.calls)
@@ -80,6 +87,11 @@ def steps_ahead(change: Change, *, order: bool = False) -> tuple[CommandStep, ..
     if change.state is State.FAILED:
         return _ALL if change.failed_in is None else _FROM.get(change.failed_in, _ALL)
     return _AHEAD.get(change.state, ())
+
+
+def needs_store(change: Change) -> bool:
+    """Whether the billing store has still to take an outcome of it."""
+    return change.state is State.EXECUTED or CommandStep.EXECUTE in steps_ahead(change)
 
 
 class DryRuns:

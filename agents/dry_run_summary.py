@@ -35,11 +35,13 @@ class HookTimes:
 
 @dataclass(slots=True)
 class Summary:
-    """``runs`` are those that would fail, or all with ``keep_all``: half a million would not fit in memory."""
+    """``runs`` are those that would fail or wait for a person, or all with ``keep_all``: half a million would be too
+    much for the memory."""
 
     keep_all: bool = False
     count: int = 0
     failing: int = 0
+    waiting: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
     hooks: dict[tuple[str, str], HookTimes] = field(default_factory=dict)
     runs: list[DryRun] = field(default_factory=list)
@@ -51,7 +53,9 @@ class Summary:
         if run.reasons:
             self.failing += 1
             self.reasons.update(run.reasons)
-        if run.reasons or self.keep_all:
+        if run.waits_for is not None:
+            self.waiting += 1
+        if run.reasons or run.waits_for is not None or self.keep_all:
             self.runs.append(run)
         for call in run.calls:
             known = self.hooks.setdefault(

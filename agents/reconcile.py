@@ -1,8 +1,9 @@
 """Reconciliation: do the topics of plan changes and the billing store tell the same story?
 
-Reads, in this order, acknowledgements, the store's decisions, outcomes, and the rows of every persisted outcome. While
-the workers go on, nothing can look like drift only because it moved: what was acknowledged before the store is read is
-in it, and what is in it was in the topic before.
+Reads, in this order, the persister's dead letters, acknowledgements, the store's decisions, outcomes, and the rows of
+every persisted outcome. While the workers go on, nothing can look like drift only because it moved: what was
+acknowledged before the store is read is in it, what is in it was in the topic before, and a dead letter that is
+redriven meanwhile is one still, or persisted.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any, Final, TypeVar
 
 from confluent_kafka import Message
 
+from agents import reconcile_letters
 from agents.reconcile_tables import Found, SideBySide, instant, milliseconds
 from streams.codec import Codec
 from streams.core.canonical import fingerprint
@@ -43,6 +45,7 @@ T = TypeVar("T")
 class Drift(StrEnum):
     """What may be wrong with one change."""
 
+    DEAD_LETTERED = "dead_lettered"  # an outcome that the persister has put aside: it will not be written by itself
     NOT_PERSISTED = "not_persisted"  # an outcome whose deadline has passed, neither persisted nor recorded as missed
     ACKNOWLEDGED_ABSENT = "acknowledged_absent"  # said to be persisted, missed or released, and the store knows nothing
     HASH_DIFFERS = "hash_differs"  # another outcome is persisted than was sealed
@@ -58,6 +61,7 @@ class Topics:
     outcomes: str = "plan-change.outcomes"
     acknowledgements: str = "plan-change.acknowledgements"
     ticks: str = "clock.ticks"
+    dead_letters: str = reconcile_letters.TOPIC
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +140,19 @@ class _Run:
         self.report = Report()
 
     def read(self, scanner: Scanner, tables: SideBySide) -> None:
+        name = self._topics.dead_letters
+        letters = reconcile_letters.read_letters(scanner, self._existing(scanner, name), self._codec, name)
+        tables.add_letters(
+            (
+                one.change_id,
+                one.revision,
+                one.hash,
+                milliseconds(one.deadline),
+                one.service_id,
+                f"{one.place}: {one.message or one.reason}",
+            )
+            for one in self._counted(letters, f"outcomes of {name}")
+        )
         name, decode_acknowledgement = self._topics.acknowledgements, self._codec.decoder(Acknowledgement)
         read = self._decoded(scanner.read(name, self._existing(scanner, name)), decode_acknowledgement, name)
         tables.add_acknowledgements((ack.change_id, ack.kind, ack.revision, ack.service_id) for _, ack in read)
@@ -160,6 +177,7 @@ class _Run:
         self.report.outcomes, self.report.persisted, self.report.missed = tables.counts()
         self.report.waiting = tables.waiting(passed)
         self._found(Drift.ACKNOWLEDGED_ABSENT, tables.absent())
+        self._found(Drift.DEAD_LETTERED, tables.dead())
         if passed is not None:
             self._found(Drift.NOT_PERSISTED, tables.overdue(passed))
         self._found(Drift.HASH_DIFFERS, tables.other_hash())

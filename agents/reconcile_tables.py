@@ -15,6 +15,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 #: (change id, revision, hash, deadline, service id, partition, offset)
 OutcomeRow: TypeAlias = tuple[str, int, str, int, str, int, int]
+#: (change id, revision, hash, deadline, service id, detail)
+LetterRow: TypeAlias = tuple[str, int, str, int, str, str]
 #: (change id, kind, revision, service id)
 AcknowledgementRow: TypeAlias = tuple[str, str, int, str]
 #: (change id, deadline, missed, revision, hash, service id, released); revision and hash are None if nothing is there
@@ -43,7 +45,11 @@ class Found(NamedTuple):
 _TABLES = """
 CREATE TABLE outcome (
     change_id TEXT, revision INTEGER, hash TEXT, deadline INTEGER, service_id TEXT, partition INTEGER, position INTEGER,
-    PRIMARY KEY (change_id, revision, hash)
+    times INTEGER DEFAULT 1, PRIMARY KEY (change_id, revision, hash)
+) WITHOUT ROWID;
+CREATE TABLE letter (
+    change_id TEXT, revision INTEGER, hash TEXT, deadline INTEGER, service_id TEXT, detail TEXT,
+    times INTEGER DEFAULT 1, PRIMARY KEY (change_id, revision, hash)
 ) WITHOUT ROWID;
 CREATE TABLE acknowledgement (
     change_id TEXT, kind TEXT, revision INTEGER, service_id TEXT, PRIMARY KEY (change_id, kind, revision)
@@ -52,6 +58,31 @@ CREATE TABLE decision (
     change_id TEXT, deadline INTEGER, missed INTEGER, revision INTEGER, hash TEXT, service_id TEXT, released INTEGER,
     PRIMARY KEY (change_id, deadline)
 ) WITHOUT ROWID;
+"""
+
+# An outcome that was written more often than it was put aside has been redriven, or will be looked at again. Persisted,
+# or acknowledged as missed, it is no riddle any more. After a deadline that was missed with an older revision, a late
+# outcome may still be expected: the store's decision of then says nothing about it.
+_DEAD = """
+CREATE VIEW dead AS
+SELECT l.change_id, l.service_id, l.revision, l.deadline, l.detail, l.hash
+FROM letter l
+WHERE l.times >= coalesce((
+        SELECT o.times FROM outcome o WHERE o.change_id = l.change_id AND o.revision = l.revision AND o.hash = l.hash
+    ), 0)
+    AND NOT EXISTS (
+        SELECT 1 FROM acknowledgement a WHERE a.change_id = l.change_id AND a.revision = l.revision
+    )
+    AND NOT EXISTS (
+        SELECT 1 FROM decision d WHERE d.change_id = l.change_id AND d.hash IS NOT NULL AND d.revision >= l.revision
+    )
+    AND NOT EXISTS (
+        SELECT 1 FROM decision d WHERE d.change_id = l.change_id AND d.deadline = l.deadline AND d.missed
+        AND NOT EXISTS (
+            SELECT 1 FROM acknowledgement a
+            WHERE a.change_id = l.change_id AND a.kind = 'missed' AND a.revision < l.revision
+        )
+    )
 """
 
 # A decision counts if something stands behind it: "persisted" without an outcome is what a deleted row leaves. An older
@@ -66,11 +97,14 @@ WHERE NOT EXISTS (
     AND NOT EXISTS (
         SELECT 1 FROM decision d WHERE d.change_id = o.change_id AND d.hash IS NOT NULL AND d.revision > o.revision
     )
-    AND {acknowledged} EXISTS (
+    AND NOT EXISTS (
         SELECT 1 FROM acknowledgement a WHERE a.change_id = o.change_id AND a.revision = o.revision
     )
+    AND NOT EXISTS (
+        SELECT 1 FROM dead l WHERE l.change_id = o.change_id AND l.revision = o.revision AND l.hash = o.hash
+    )
 """
-_OVERDUE = _UNDECIDED.format(acknowledged="NOT") + " AND o.deadline <= ?"
+_OVERDUE = f"{_UNDECIDED} AND o.deadline <= ?"
 
 # Where the topic still has the outcome, the decision has to be that of its deadline.
 _ABSENT = """
@@ -112,7 +146,7 @@ class SideBySide:
 
     def __init__(self) -> None:
         self._db = sqlite3.connect("")
-        self._db.executescript(_TABLES)
+        self._db.executescript(_TABLES + _DEAD)
 
     def __enter__(self) -> SideBySide:
         return self
@@ -122,7 +156,19 @@ class SideBySide:
 
     def add_outcomes(self, rows: Iterable[OutcomeRow]) -> None:
         """Sealed outcomes of the topic; of equal ones the last position is kept."""
-        self._db.executemany("INSERT OR REPLACE INTO outcome VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+        self._db.executemany(
+            "INSERT INTO outcome VALUES (?, ?, ?, ?, ?, ?, ?, 1) ON CONFLICT DO UPDATE "
+            "SET partition = excluded.partition, position = excluded.position, times = times + 1",
+            rows,
+        )
+
+    def add_letters(self, rows: Iterable[LetterRow]) -> None:
+        """Outcomes among the dead letters; of equal ones the last detail is kept."""
+        self._db.executemany(
+            "INSERT INTO letter VALUES (?, ?, ?, ?, ?, ?, 1) ON CONFLICT DO UPDATE "
+            "SET detail = excluded.detail, times = times + 1",
+            rows,
+        )
 
     def add_acknowledgements(self, rows: Iterable[AcknowledgementRow]) -> None:
         self._db.executemany("INSERT OR IGNORE INTO acknowledgement VALUES (?, ?, ?, ?)", rows)
@@ -130,14 +176,18 @@ class SideBySide:
     def add_decisions(self, rows: Iterable[DecisionRow]) -> None:
         self._db.executemany("INSERT OR REPLACE INTO decision VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
 
+    def dead(self) -> Iterator[Found]:
+        """Outcomes among the dead letters that were neither persisted nor given up since, whatever their deadline."""
+        yield from self._found("SELECT change_id, service_id, revision, deadline, detail FROM dead")
+
     def overdue(self, now: datetime) -> Iterator[Found]:
         """Outcomes whose deadline is not after ``now``, of which the store knows nothing, nor says that it does."""
         yield from self._found(_OVERDUE, milliseconds(now))
 
     def waiting(self, now: datetime | None) -> int:
         """How many outcomes are not decided and need not be."""
-        everything = _UNDECIDED.format(acknowledged="NOT") + " AND o.deadline > ?"
-        return self._count(f"SELECT count(*) FROM ({everything})", 0 if now is None else milliseconds(now))
+        everything = f"SELECT count(*) FROM ({_UNDECIDED} AND o.deadline > ?)"
+        return self._count(everything, 0 if now is None else milliseconds(now))
 
     def absent(self) -> Iterator[Found]:
         """What was acknowledged and is not there."""

@@ -55,15 +55,18 @@ def import_command(
     """
     from datetime import UTC, datetime
 
-    from agents.plan_import import import_plans, read_plans
+    from agents.plan_import import SERVICE_PLANS, import_plans, read_plans
     from streams.codec import Codec, Registry
+    from streams.kafka.admin import admin_client, answering, require_topics
 
     with _opened() as (settings, store):
+        config = answering(settings.kafka())
+        require_topics(admin_client(config), [SERVICE_PLANS])  # before the store has what nobody would hear of
         codec = Codec(Registry(settings.schema_registry_url))
         plans = read_plans(file, file.name)
         now = datetime.now(UTC)
         now = now.replace(microsecond=now.microsecond // 1000 * 1000)  # what an Avro timestamp keeps
-        imported = import_plans(store, codec, settings.kafka(log_level=0), plans, occurred_at=now)
+        imported = import_plans(store, codec, config, plans, occurred_at=now)
     show([{"imported": imported}], style, columns=("imported",))
 
 
@@ -91,16 +94,24 @@ def reconcile(
 ) -> None:
     """Compare plan-change.outcomes and .acknowledgements with the billing store; exit code 3 if they differ.
 
+    An outcome in dead-letters.persistence that was neither persisted nor given up since is a difference too, even
+    before its deadline: nothing writes it by itself.
+
     May run at any time, beside the workers; it changes nothing and joins no consumer group.
 
     Example: curfew billing reconcile --limit 100 -f json
     """
     from agents import reconcile as comparison
     from streams.codec import Codec, Registry
+    from streams.kafka.admin import answering
     from streams.settings import ClockMode
 
     with _opened() as (settings, store):
-        config, codec, topics = settings.kafka(), Codec(Registry(settings.schema_registry_url)), comparison.Topics()
+        config, codec, topics = (
+            answering(settings.kafka()),
+            Codec(Registry(settings.schema_registry_url)),
+            comparison.Topics(),
+        )
         wall = settings.clock is ClockMode.WALL
         now = comparison.wall_time() if wall else comparison.business_time(config, codec, topics)
         report = comparison.reconcile(config, codec, store, now=now, limit=limit, topics=topics, progress=note)

@@ -6,16 +6,19 @@ import json
 import uuid
 from collections.abc import Iterator
 from contextlib import closing
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from agents.cli import choices
 from agents.cli.offsets import Position, parse_position
 from agents.cli.output import Format, FormatOption, note
 from agents.cli.record_json import bytes_json, headers_json, value_json
 from streams.codec import Codec, Registry
 from streams.core.errors import Misconfigured, Transient
+from streams.kafka.admin import answering, missing_topics
+from streams.kafka.manifest import Manifest
 from streams.settings import Settings
 
 TIMEOUT_S = 15.0
@@ -46,6 +49,8 @@ def consume(
     style: FormatOption = Format.TABLE,
 ) -> None:
     """Print the records of a topic. -f json is one line per record and loses nothing; produce reads it.
+
+    Exit code 2 if nobody knows the topic.
 
     Example: curfew consume queue.customer-events -o @-1h:end -f json
     """
@@ -84,18 +89,15 @@ def consume(
 
 def _consumer(settings: Settings, group: str | None) -> Consumer:
     return Consumer(
-        settings.kafka(
-            **{
-                "group.id": group or f"curfew-consume-{uuid.uuid4()}",  # never committed, so no group comes of it
-                "enable.auto.commit": False,
-                "enable.auto.offset.store": False,
-                "auto.offset.reset": "earliest",
-                "enable.partition.eof": True,
-                "allow.auto.create.topics": False,
-                "error_cb": lambda error: None,
-                "log_level": 0,
-            }
-        )
+        answering(settings.kafka())
+        | {
+            "group.id": group or f"curfew-consume-{uuid.uuid4()}",  # never committed, so no group comes of it
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "auto.offset.reset": "earliest",
+            "enable.partition.eof": True,
+            "allow.auto.create.topics": False,
+        }
     )
 
 
@@ -143,8 +145,18 @@ def _partitions(consumer: Consumer, topic: str) -> list[TopicPartition]:
     except KafkaException as error:
         raise Transient(f"no Kafka broker answers: {error.args[0].str()}; is bootstrap_servers right?") from error
     if found.error is not None:
-        raise Misconfigured(f"there is no topic {topic!r}: `curfew topics list` and `curfew queues list` show them")
+        _say_that_it_is_absent(consumer, topic)
     return [TopicPartition(topic, number) for number in found.partitions]
+
+
+def _say_that_it_is_absent(consumer: Consumer, topic: str) -> NoReturn:
+    """A topic that should be there is made; one that nobody knows is misspelt, which leaves with exit code 2."""
+    known = Manifest.load().topics
+    if topic in known:
+        raise Misconfigured(missing_topics([topic]))
+    existing = {name for name in consumer.list_topics(timeout=TIMEOUT_S).topics if not name.startswith("__")}
+    seen = "`curfew topics list` and `curfew queues list` show them"
+    choices.refuse(f"{choices.unknown('topic', topic, existing | known.keys())}; {seen}")
 
 
 def _is_end(message: Message) -> bool:

@@ -13,9 +13,10 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but
     OffsetSpec,
 )
 
+from agents.cli import choices
 from agents.cli.output import Exit, TableOrJson, TableOrJsonOption, note, show
 from streams.core.errors import Transient
-from streams.kafka.admin import admin_client, partition_counts, quiet
+from streams.kafka.admin import admin_client, answering, partition_counts, quiet
 from streams.settings import Settings
 
 TIMEOUT_S = 15.0
@@ -60,10 +61,17 @@ def lag(
 ) -> None:
     """Show committed offset, end offset and lag of every partition, and their sum per group.
 
+    Exit code 2 if there is no such group: a misspelt one would never be behind.
+
     Example: curfew lag --group plan-changes --limit 1000
     """
-    config = Settings().kafka()
+    config = answering(Settings().kafka())
     admin = admin_client(config)
+    if group:
+        existing = group_names(admin)
+        for name in group:
+            if name not in existing:
+                choices.refuse(choices.unknown("consumer group", name, existing))
     try:
         while True:
             found = group_lags(config, admin, group)
@@ -80,14 +88,19 @@ def lag(
         raise typer.Exit(Exit.LIMIT)
 
 
+def group_names(admin: AdminClient) -> list[str]:
+    """All groups of the cluster; raises Transient when no broker answers."""
+    listed = admin.list_consumer_groups(request_timeout=TIMEOUT_S).result()
+    if listed.errors:  # no broker, or not all of them: an empty answer would look like "nothing is behind"
+        raise _unreadable(listed.errors[0])
+    return sorted(one.group_id for one in listed.valid)
+
+
 def group_lags(config: dict[str, Any], admin: AdminClient, groups: list[str] | None = None) -> list[GroupLag]:
     """Every group (or those named) with its lag, by name; raises Transient when no broker answers."""
     try:
         if groups is None:
-            listed = admin.list_consumer_groups(request_timeout=TIMEOUT_S).result()
-            if listed.errors:  # no broker, or not all of them: an empty answer would look like "nothing is behind"
-                raise listed.errors[0]
-            groups = sorted(one.group_id for one in listed.valid)
+            groups = group_names(admin)
         if not groups:
             return []
         described = admin.describe_consumer_groups(groups, request_timeout=TIMEOUT_S)
@@ -97,8 +110,12 @@ def group_lags(config: dict[str, Any], admin: AdminClient, groups: list[str] | N
             for name in groups
         ]
     except KafkaException as error:
-        why = error.args[0]
-        raise Transient(f"offsets cannot be read: {why.name()}: {why.str()}; is bootstrap_servers right?") from error
+        raise _unreadable(error) from error
+
+
+def _unreadable(error: KafkaException) -> Transient:
+    why = error.args[0]
+    return Transient(f"offsets cannot be read: {why.name()}: {why.str()}; is bootstrap_servers right?")
 
 
 def committed_offsets(

@@ -17,6 +17,20 @@ def explain(error: BaseException) -> str:
     return f"{''.join(traceback.format_exception(error))}{line}" if debugging() else line
 
 
+def _of_kafka(error: Exception) -> str:
+    from confluent_kafka import KafkaError
+
+    from streams.settings import Settings
+
+    why = error.args[0]
+    if not isinstance(why, KafkaError):
+        return f"Kafka: {error}"
+    remedy = f"is the broker at {Settings().bootstrap_servers} well? Then try again"
+    if why.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION):
+        remedy = "create the topics with `curfew topics apply`"
+    return f"Kafka: {why.str()}: {remedy}"
+
+
 def _message(error: BaseException) -> str:
     # imported here, since a command that works never needs them and should start quickly
     from confluent_kafka import KafkaException
@@ -29,7 +43,7 @@ def _message(error: BaseException) -> str:
     if isinstance(error, CurfewError | StackError):
         return str(error)
     if isinstance(error, KafkaException):
-        return f"Kafka: {error.args[0].str() if hasattr(error.args[0], 'str') else error}"
+        return _of_kafka(error)
     if isinstance(error, ValidationError):
         return "settings: " + "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
     if isinstance(error, SQLAlchemyError):

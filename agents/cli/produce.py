@@ -9,10 +9,12 @@ from typing import Annotated, Any
 import typer
 from confluent_kafka import KafkaError, KafkaException, Producer
 
+from agents.cli import choices
 from agents.cli.output import Exit, note
 from agents.cli.record_json import Outgoing, parse_line
 from streams.codec import Codec, Registry
-from streams.kafka.manifest import Manifest, Topic
+from streams.kafka.admin import admin_client, answering, require_topics
+from streams.kafka.manifest import QUEUE_PREFIX, Manifest, Topic
 from streams.kafka.partitioner import PARTITIONER
 from streams.settings import Settings
 
@@ -31,16 +33,24 @@ def produce(
 ) -> None:
     """Write JSON lines from stdin as records: {"key": …, "value": {…}, "headers": [[name, text]]}.
 
-    Values are checked against the topic's schema; the first bad line ends it, nothing of that line is sent.
+    Values are checked against the topic's schema; the first bad line ends it, nothing of that line is sent. Exit code 2
+    for a topic that the manifest does not know.
 
     Example: curfew consume queue.operations -e -f json | curfew produce queue.field-service
     """
     if style != "json":
         raise typer.BadParameter("produce reads json only", param_hint="--format")
     settings = Settings()
-    target = Manifest.load().topic(topic)
+    manifest = Manifest.load()
+    if topic not in manifest.topics and not topic.startswith(QUEUE_PREFIX):
+        choices.refuse(f"{choices.unknown('topic', topic, manifest.topics)}; see `curfew topics list`")
+    target = manifest.topic(topic)
     codec = Codec(Registry(settings.schema_registry_url))
-    sender = None if dry_run else _Sender(settings.kafka(), target)
+    sender = None
+    if not dry_run:
+        config = answering(settings.kafka())
+        require_topics(admin_client(config), [topic])  # the client would wait for it, silently, until it gives up
+        sender = _Sender(config, target)
     read, bad, sent = 0, 0, 0
     try:
         for number, record in _records(sys.stdin, target, codec):
@@ -86,8 +96,6 @@ class _Sender:
                 "enable.idempotence": True,
                 "compression.type": "lz4",
                 "linger.ms": 5,
-                "error_cb": lambda error: None,
-                "log_level": 0,
                 "allow.auto.create.topics": False,
             }
         )

@@ -22,7 +22,8 @@ def list_queues(style: TableOrJsonOption = TableOrJson.TABLE) -> None:
 
     Example: curfew queues list -f json
     """
-    counts = kafka_admin.partition_counts(kafka_admin.admin_client(Settings().kafka()))
+    admin = kafka_admin.admin_client(kafka_admin.answering(Settings().kafka()))
+    counts = kafka_admin.partition_counts(admin)
     names = {name.removeprefix(QUEUE_PREFIX) for name in counts if name.startswith(QUEUE_PREFIX)}
     rows = [
         {"queue": name, "topic": QUEUE_PREFIX + name, "partitions": counts.get(QUEUE_PREFIX + name)}
@@ -39,7 +40,7 @@ def create(names: Annotated[list[str], typer.Argument(metavar="NAME...")]) -> No
     """
     settings = Settings()
     manifest = Manifest.load().with_queues(*names)
-    admin = kafka_admin.admin_client(settings.kafka())
+    admin = kafka_admin.admin_client(kafka_admin.answering(settings.kafka()))
     existing = kafka_admin.partition_counts(admin)
     topics = [manifest.topic(QUEUE_PREFIX + name) for name in names]
     subjects = {subject: schema for subject, schema in manifest.subjects().items() if _is_for(subject, names)}

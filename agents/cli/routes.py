@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -16,8 +16,8 @@ from agents.routes_file import read_routes
 from streams.codec import Codec, Registry
 from streams.core.errors import Misconfigured
 from streams.core.events import Audience
-from streams.core.routing import Route, Router, mismatch
-from streams.kafka.admin import admin_client, partition_counts
+from streams.core.routing import Route, Router, mismatch, problems
+from streams.kafka.admin import admin_client, answering, partition_counts
 from streams.kafka.manifest import QUEUE_PREFIX
 from streams.settings import Settings
 
@@ -82,6 +82,7 @@ def try_event(
     """
     known = event_type(type)
     given = dict(_pair(pair) for pair in field or ())
+    _check_fields(type, given)
     routes = _read(file) if file is not None else _live()
     taking = Router(routes).matches(type)
     rows = []
@@ -101,6 +102,14 @@ def _pair(pair: str) -> tuple[str, str]:
     return name, value
 
 
+def _check_fields(type: str, given: Mapping[str, str]) -> None:
+    """A field that the event cannot have is wrong usage: no route would ever be found to look at it."""
+    where: dict[str, tuple[str, ...]] = {name: (value,) for name, value in given.items()}
+    probe = Route(name="test", event_types=(type,), queues=("any",), where=where)
+    for problem in problems(probe, None):
+        raise typer.BadParameter(problem.removeprefix("where: "), param_hint="--field")
+
+
 def _read(file: Path, queues: Collection[str] | None = None) -> list[Route]:
     try:
         return read_routes(file, queues)
@@ -110,7 +119,7 @@ def _read(file: Path, queues: Collection[str] | None = None) -> list[Route]:
 
 
 def _queues(settings: Settings) -> list[str]:
-    topics = partition_counts(admin_client(settings.kafka()))
+    topics = partition_counts(admin_client(answering(settings.kafka())))
     return [name.removeprefix(QUEUE_PREFIX) for name in topics if name.startswith(QUEUE_PREFIX)]
 
 

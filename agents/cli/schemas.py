@@ -61,7 +61,8 @@ def release_schemas() -> None:
 def _subjects() -> dict[str, str]:
     """Subjects of the manifest, and of the queues that people have made since."""
     manifest = Manifest.load()
-    existing = kafka_admin.partition_counts(kafka_admin.admin_client(Settings().kafka()))
+    admin = kafka_admin.admin_client(kafka_admin.answering(Settings().kafka()))
+    existing = kafka_admin.partition_counts(admin)
     return managed(manifest, existing).subjects()
 
 

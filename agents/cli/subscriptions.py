@@ -11,11 +11,12 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
+from agents.cli import choices
 from agents.cli.output import Exit, TableOrJson, TableOrJsonOption, note, show
 from agents.config_records import read_records, write_records
 from agents.subscriptions_file import read_subscriptions
 from streams.codec import Codec, Registry
-from streams.core.catalogue import CATALOGUE
+from streams.core.catalogue import CATALOGUE, nearest_types
 from streams.core.delivery.messages import Verdict
 from streams.core.errors import Misconfigured
 from streams.core.events import Event
@@ -57,7 +58,7 @@ def apply(
     settings = Settings()
     codec = Codec(Registry(settings.schema_registry_url))
     existing = read_records(settings, codec, TOPIC, Subscription)
-    topics = kafka_admin.partition_counts(kafka_admin.admin_client(settings.kafka()))
+    topics = kafka_admin.partition_counts(kafka_admin.admin_client(kafka_admin.answering(settings.kafka())))
     queues = managed(Manifest.load(), topics).queues
     known = Known(queues=queues, development=settings.environment == "development")
     secrets = _secrets(settings)
@@ -139,7 +140,8 @@ def sample(subscription: Subscription, event_type: str | None, now: datetime) ->
     """An event as the subscription could get it, with its parameters' names as their values."""
     wanted = event_type or (exact_types(subscription.event_types) or ("service.state_transitioned",))[0]
     if wanted not in CATALOGUE:
-        raise typer.BadParameter(f"there is no event type {wanted!r}; see `curfew events list`", param_hint="--type")
+        message = f"there is no event type {wanted!r}{nearest_types(wanted)}; see `curfew events list`"
+        raise typer.BadParameter(message, param_hint="--type")
     known = CATALOGUE[wanted]
     names = subscription.parameters or known.defaults
     return Event(
@@ -181,8 +183,7 @@ def _live() -> dict[str, Subscription]:
 def _one(name: str) -> Subscription:
     live = _live()
     if name not in live:
-        note(f"error: there is no subscription {name!r}; there are: {', '.join(sorted(live)) or 'none'}")
-        raise typer.Exit(Exit.USAGE)
+        choices.refuse(choices.unknown("subscription", name, live))
     return live[name]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import signal
 import threading
@@ -13,6 +12,8 @@ from typing import IO, Annotated
 
 import typer
 
+from agents.cli import choices, preflight
+from agents.cli.output import Exit, note
 from streams.settings import ClockMode, Settings
 from streams.telemetry import configure_logging
 
@@ -32,10 +33,7 @@ def worker(
     from agents.worker import WORKERS, build
 
     if name not in WORKERS:
-        near = difflib.get_close_matches(name, WORKERS, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        known = ", ".join(WORKERS)
-        raise typer.BadParameter(f"there is no worker {name!r}{hint}; there are: {known}", param_hint="NAME")
+        raise typer.BadParameter(choices.unknown("worker", name, WORKERS), param_hint="NAME")
     settings = Settings()
     configure_logging(settings, app=name)
     raise typer.Exit(build(settings, name, instance=instance, health_port=health_port).run())
@@ -55,6 +53,7 @@ def clock(
     from agents.clock import ClockFace, VirtualClock, barrier_reads, due_reports, run_free, run_wall
     from streams.codec import Codec, Registry
     from streams.core.errors import Misconfigured
+    from streams.kafka.admin import quiet
     from streams.kafka.catalogue import patiently
     from streams.kafka.manifest import Manifest
     from streams.kafka.quiescence import Quiescence
@@ -68,7 +67,8 @@ def clock(
     epoch = "wall" if settings.clock is ClockMode.WALL else None
     codec = Codec(Registry(settings.schema_registry_url))
     faces: list[ClockFace] = []
-    patiently(lambda: faces.append(ClockFace(config=settings.kafka(), codec=codec, epoch=epoch)))
+    kafka = quiet(settings.kafka())  # what matters is logged by the clock itself
+    patiently(lambda: faces.append(ClockFace(config=kafka, codec=codec, epoch=epoch)))
     face = faces[0]
     try:
         if settings.clock is ClockMode.WALL:
@@ -81,11 +81,11 @@ def clock(
         if free_run is not None:
             return run_free(face, stop, start=first, until=last, speed=free_run)
         manifest = Manifest.load()
-        due = due_reports(settings.kafka(), face.codec)
+        due = due_reports(kafka, face.codec)
         due.start()
         virtual = VirtualClock(
             face=face,
-            quiescence=Quiescence(settings.kafka(), barrier_reads(manifest.groups, manifest.topics)),
+            quiescence=Quiescence(kafka, barrier_reads(manifest.groups, manifest.topics)),
             due=due,
             step=timedelta(minutes=step),
         )
@@ -138,15 +138,27 @@ def up(
 ) -> None:
     """Run all workers and the clock on this machine, restart those that die; Ctrl-C stops them all.
 
+    Looks first for Kafka and its topics, the registry and its schemas, and the billing store, whose tables it brings up
+    to date; exit code 1, and nothing is started, where something is missing. Names secrets that are not set.
+
     Example: curfew up --instances 2
     """
     from sqlalchemy import make_url
 
     from agents.supervisor import Supervisor
     from agents.worker import WORKERS
+    from streams.sinks.secrets import Secrets
 
     settings = Settings()
     lock = _only_one(settings.data_dir)
+    if problems := preflight.missing(settings):
+        lock.close()
+        for problem in problems:
+            note(f"error: {problem}")
+        note("nothing was started")
+        raise typer.Exit(Exit.FAILURE)
+    for warning in preflight.unset_secrets(preflight.subscriptions(settings), Secrets(settings.webhook_secrets)):
+        note(f"warning: {warning}")
     configure_logging(settings, app="up")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

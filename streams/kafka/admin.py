@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # they are public, but the stubs do not say so
     AdminClient,
     AlterConfigOpType,
@@ -15,14 +16,30 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # they are pu
     ConfigResource,
     ConfigSource,
     NewTopic,
+    OffsetSpec,
     ResourceType,
 )
 
-from streams.core.errors import CurfewError, Transient
-from streams.kafka.manifest import Manifest, Topic, managed
+from streams.core.errors import CurfewError, Misconfigured, Transient
+from streams.kafka.manifest import QUEUE_PREFIX, Manifest, Topic, managed
 
 REQUEST_TIMEOUT_S = 15.0  # a first connection to a broker that just started takes some seconds
 VISIBLE_TIMEOUT_S = 15.0  # a topic just made is not at once in every broker's metadata
+LEADER_TIMEOUT_S = 30.0  # a partition just made gets its leader in a moment, on a busy machine in some seconds
+CONNECT_TIMEOUT_S = 5.0  # a host that does not answer at all; one that refuses says so at once
+LOOK_EVERY_S = 0.05
+#: A partition that is on its way to a leader; some of these are not retriable in the client's eyes.
+MOVING = (
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError.UNKNOWN_LEADER_EPOCH,
+    KafkaError.FENCED_LEADER_EPOCH,
+    KafkaError._UNKNOWN_TOPIC,
+    KafkaError._UNKNOWN_PARTITION,
+    KafkaError._NOENT,  # "no leaders found": none of the partitions that were asked for has one
+    KafkaError._TIMED_OUT,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +93,46 @@ def quiet(config: dict[str, Any]) -> dict[str, Any]:
     return {**config, "error_cb": lambda error: None, "log_level": 0}
 
 
+def answering(config: dict[str, Any]) -> dict[str, Any]:
+    """:func:`quiet` settings of a cluster at one of whose addresses somebody listens.
+
+    Raises Transient at once otherwise, with addresses and remedy: the client itself would go on trying, and a command
+    would say nothing for as long as its timeouts are.
+    """
+    servers = str(config.get("bootstrap.servers", ""))
+    refused = []
+    for server in filter(None, (one.strip() for one in servers.split(","))):
+        host, _, port = server.rpartition("://")[2].rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_S).close()
+        except (OSError, ValueError) as error:
+            refused.append(f"{server}: {getattr(error, 'strerror', None) or error}")
+        else:
+            return quiet(config)
+    raise Transient(
+        f"no Kafka broker answers at {'; '.join(refused) or 'no address'}. Start it (a local one with `curfew dev "
+        "start`), or correct the setting bootstrap_servers (CURFEW_BOOTSTRAP_SERVERS, --bootstrap-servers)"
+    )
+
+
+def require_topics(admin: AdminClient, topics: Collection[str]) -> None:
+    """Raise Misconfigured, naming those that do not exist and what makes them; Transient when no broker answers."""
+    if absent := sorted(set(topics) - partition_counts(admin).keys()):
+        raise Misconfigured(missing_topics(absent))
+
+
+def missing_topics(names: Sequence[str]) -> str:
+    """What to say of topics that should exist."""
+    made_by = sorted({_made_by(name) for name in names})
+    return f"no such topic: {', '.join(names)}. Create it with: {' and '.join(made_by)}"
+
+
+def _made_by(topic: str) -> str:
+    if topic.startswith(QUEUE_PREFIX) and topic not in Manifest.load().topics:
+        return f"curfew queues create {topic.removeprefix(QUEUE_PREFIX)}"
+    return "curfew topics apply"
+
+
 def partition_counts(admin: AdminClient) -> dict[str, int]:
     """Topic → partitions, internal topics left out; raises Transient when no broker answers."""
     try:
@@ -117,7 +174,7 @@ def apply(manifest: Manifest, admin: AdminClient, differences: Sequence[Differen
 
 
 def create_topics(admin: AdminClient, topics: Sequence[Topic]) -> None:
-    """Create, and return when every broker client can see them; a topic that exists already is left as it is."""
+    """Create, and return when clients see them and all their partitions have leaders; what exists is left as it is."""
     if not topics:
         return
     new = [
@@ -134,7 +191,42 @@ def create_topics(admin: AdminClient, topics: Sequence[Topic]) -> None:
     while absent := {topic.name for topic in topics} - partition_counts(admin).keys():
         if time.monotonic() > end:
             raise Transient(f"created, but not visible after {VISIBLE_TIMEOUT_S:.0f} s: {', '.join(sorted(absent))}")
-        time.sleep(0.05)
+        time.sleep(LOOK_EVERY_S)
+    wait_for_leaders(admin, [topic.name for topic in topics])
+
+
+def wait_for_leaders(admin: AdminClient, topics: Iterable[str]) -> None:
+    """Return when every partition of ``topics`` has a leader that answers, so that the next client finds it.
+
+    Raises Transient, naming partitions, when one has none in time, and when no broker answers.
+    """
+    counts = partition_counts(admin)
+    waiting = {(name, number) for name in topics for number in range(counts.get(name, 0))}
+    end = time.monotonic() + LEADER_TIMEOUT_S
+    while waiting := _without_leader(admin, waiting):
+        if time.monotonic() > end:
+            shown = ", ".join(f"{name}[{number}]" for name, number in sorted(waiting)[:5]) + (len(waiting) > 5) * ", …"
+            raise Transient(
+                f"{len(waiting)} partitions have no leader after {LEADER_TIMEOUT_S:.0f} s ({shown}): "
+                "are all brokers up? Then run it again"
+            )
+        time.sleep(LOOK_EVERY_S)
+
+
+def _without_leader(admin: AdminClient, partitions: Collection[tuple[str, int]]) -> set[tuple[str, int]]:
+    """Asked of the leaders themselves: metadata name a leader before it knows that it is one."""
+    if not partitions:
+        return set()
+    asked = {TopicPartition(*one): OffsetSpec.latest() for one in partitions}  # type: ignore[no-untyped-call]
+    left = set()
+    for one, future in admin.list_offsets(asked, request_timeout=REQUEST_TIMEOUT_S).items():
+        try:
+            future.result()
+        except KafkaException as error:
+            if not (error.args[0].retriable() or error.args[0].code() in MOVING):
+                raise CurfewError(f"{one.topic}[{one.partition}] cannot be asked: {error.args[0].str()}") from error
+            left.add((one.topic, one.partition))
+    return left
 
 
 def _configs(admin: AdminClient, topics: Sequence[str]) -> dict[str, dict[str, str]]:

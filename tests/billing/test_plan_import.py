@@ -41,6 +41,11 @@ def test_the_example_is_read() -> None:
             a_line(memberships=[{"rate_plan_id": "basic", "valid_from": "tomorrow"}]),
             r"memberships\[0\]",
         ),
+        (a_line(optoins=[]), r"service S1: optoins is no field of a service plan; did you mean options\?"),
+        (
+            a_line(options=[{"option_id": "tv", "valid_from": "2026-01-01T00:00:00Z", "valid_until": None}]),
+            r"options\[0\]\.valid_until is no field of a plan option; did you mean valid_to\?",
+        ),
         (a_line(memberships=[]), "service S1: memberships is empty"),
         (a_line(change_id="C1"), "service S1: a plan that comes from outside has no change_id"),
     ],

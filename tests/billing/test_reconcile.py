@@ -21,6 +21,8 @@ from streams.codec import Codec, LocalIds, LocalSchemas
 from streams.core.clock import Tick
 from streams.core.errors import Poison
 from streams.core.messages import Acknowledgement, ExecutionResult
+from streams.kafka.chunks import Record
+from streams.kafka.dead_letters import envelope
 from streams.kafka.partitioner import PARTITIONER
 from streams.sinks.billing import Released, Split, SqlBillingStore
 from tests.billing.makers import (
@@ -52,10 +54,13 @@ class World:
         self.codec = Codec(LocalIds(SCHEMAS), SCHEMAS)
         self.config: dict[str, Any] = {"bootstrap.servers": kafka.bootstrap_servers}
         self.topics = Topics(
-            outcomes=unique("outcomes"), acknowledgements=unique("acknowledgements"), ticks=unique("ticks")
+            outcomes=unique("outcomes"),
+            acknowledgements=unique("acknowledgements"),
+            ticks=unique("ticks"),
+            dead_letters=unique("dead-letters"),
         )
         self.store = store
-        for topic in (self.topics.outcomes, self.topics.acknowledgements, self.topics.ticks):
+        for topic in _names(self.topics).values():
             create_topic(kafka.bootstrap_servers, topic)
         store.load_plans((plan(number) for number in range(SERVICES)), occurred_at=LONG_AGO)
 
@@ -82,6 +87,15 @@ class World:
 
     def tick(self, now: datetime) -> None:
         self._send(self.topics.ticks, [(None, self.codec.encode(TICKS, Tick(epoch="night", seq=1, now=now)))])
+
+    def put_aside(self, *results: ExecutionResult, reason: str = "unknown_service") -> None:
+        """Write dead letters, as the persister does of what the store refuses."""
+        producer = Producer({**self.config, "partitioner": PARTITIONER})
+        for one in results:
+            record = Record(OUTCOMES, 0, 0, one.service_id.encode(), self.codec.encode(OUTCOMES, one), [], 0)
+            value, headers = envelope(record, Poison(reason, "import it, then redrive"), "persistence")
+            producer.produce(self.topics.dead_letters, value, record.key, headers=list[Any](headers))
+        assert producer.flush(TIMEOUT_SECONDS) == 0
 
     def reconcile(self, now: datetime | None = MORNING, limit: int = 100) -> Report:
         return reconcile.reconcile(self.config, self.codec, self.store, now=now, limit=limit, topics=self.topics)
@@ -127,6 +141,47 @@ def test_an_outcome_that_nobody_decided_is_named_after_its_deadline(world: World
     assert world.drift(MIDNIGHT + timedelta(minutes=9)) == []
     assert world.drift(None) == []
     assert world.drift(MIDNIGHT + timedelta(minutes=10)) == [(Drift.NOT_PERSISTED, "c6", "sealed in record 0@0")]
+
+
+def test_an_outcome_among_the_dead_letters_is_a_difference_before_its_deadline_too(world: World) -> None:
+    """Nothing writes it by itself; it is neither waiting nor, later, counted twice. Reason and record are told."""
+    world.execute(sealed(6), sealed(7))
+    world.put_aside(sealed(6))
+
+    before, after = world.reconcile(EVENING), world.reconcile(MORNING)
+
+    (found,) = before.differences
+    assert (found.kind, found.change_id) == (Drift.DEAD_LETTERED, "c6")
+    assert found.detail == f"{world.topics.dead_letters}[0]@0: unknown_service: import it, then redrive"
+    assert before.waiting == 1
+    assert {kind: after.found[kind] for kind in Drift if after.found[kind]} == {
+        Drift.DEAD_LETTERED: 1, Drift.NOT_PERSISTED: 1,
+    }  # fmt: skip
+
+
+def test_a_dead_letter_that_was_redriven_or_given_up_is_no_difference(world: World) -> None:
+    """Written again it waits for the store; put aside again it is dead; persisted or missed it is settled."""
+    world.execute(sealed(5), sealed(6), sealed(7))
+    world.put_aside(sealed(5), sealed(6), sealed(7))
+    world.acknowledge(world.store.persist([sealed(5)], now=at(EVENING)))
+    world.acknowledge(world.store.close([closing(6, accept_late=False)], now=at(MIDNIGHT)))
+    world.execute(sealed(7))
+    redriven = world.reconcile(EVENING)
+    world.put_aside(sealed(7))
+
+    again = world.drift(EVENING)
+
+    assert (redriven.differences, redriven.waiting) == ([], 1)
+    assert [(kind, change_id) for kind, change_id, _ in again] == [(Drift.DEAD_LETTERED, "c7")]
+
+
+def test_a_late_outcome_among_the_dead_letters_is_one_although_its_deadline_was_missed(world: World) -> None:
+    """A person let it finish late; that the first revision was missed says nothing about the second."""
+    world.execute(sealed(6, revision=2))
+    world.acknowledge(world.store.close([closing(6)], now=at(MIDNIGHT)))
+    world.put_aside(sealed(6, revision=2))
+
+    assert [(kind, change_id) for kind, change_id, _ in world.drift()] == [(Drift.DEAD_LETTERED, "c6")]
 
 
 def test_an_outcome_of_which_only_the_first_part_is_written_is_not_persisted(world: World) -> None:
@@ -313,7 +368,7 @@ def test_the_command_says_0_or_3_and_names_the_change(
 
 
 def _names(topics: Topics) -> dict[str, str]:
-    return {name: getattr(topics, name) for name in ("outcomes", "acknowledgements", "ticks")}
+    return {name: getattr(topics, name) for name in ("outcomes", "acknowledgements", "ticks", "dead_letters")}
 
 
 def _environment(name: str) -> str:

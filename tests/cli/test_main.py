@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import typer
@@ -77,6 +79,42 @@ def test_no_broker_is_one_line_and_1(offline: Curfew, monkeypatch: pytest.Monkey
     assert finished.out == ""
     assert finished.err.startswith("error: no Kafka broker answers")
     assert finished.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "topics apply", "schemas check", "queues list", "routes list", "subscriptions list", "lag", "ledger",
+        "events counts", "consume clock.ticks", "produce billing.account", "billing reconcile", "plan-changes list",
+        "plan-changes show S1", "plan-changes board --once", "plan-changes eligible S1 --account A1",
+        "plan-changes dry-run S1 --account A1", "plan-changes order S1 basic-to-plus --account A1",
+    ],
+)  # fmt: skip
+def test_without_kafka_every_command_says_so_at_once(
+    command: str, offline: Curfew, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """One line with the address and the remedy."""
+    monkeypatch.setenv("CURFEW_DATA_DIR", str(tmp_path))
+
+    finished = offline(*command.split())
+
+    assert finished.code == 1
+    assert finished.out == ""
+    assert finished.err.count("\n") == 1
+    assert finished.err.startswith("error: no Kafka broker answers at 127.0.0.1:1: Connection refused.")
+    assert "curfew dev start" in finished.err
+
+
+@pytest.mark.parametrize("command", ["ledger", "billing reconcile"])
+def test_the_client_itself_writes_nothing_beside_it(command: str, tmp_path: Path) -> None:
+    """Librdkafka's threads write past Python, a line for every attempt."""
+    ran = subprocess.run(
+        [sys.executable, "-m", "agents.cli.main", "--bootstrap-servers", "127.0.0.1:1", *command.split()],
+        capture_output=True, text=True, check=False, timeout=60, env={**os.environ, "CURFEW_DATA_DIR": str(tmp_path)},
+    )  # fmt: skip
+
+    assert (ran.returncode, ran.stdout, ran.stderr.count("\n")) == (1, "", 1)
+    assert ran.stderr.startswith("error: no Kafka broker answers at 127.0.0.1:1")
 
 
 def test_debug_shows_the_stack_trace(offline: Curfew, monkeypatch: pytest.MonkeyPatch) -> None:

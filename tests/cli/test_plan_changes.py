@@ -5,24 +5,28 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, Producer, TopicPartition
 
 from agents.cli.plan_changes import rows as changelog_rows
+from agents.cli.plan_changes.reasons import EXPLANATIONS
 from streams.codec import Codec, Registry
 from streams.core.change import State
 from streams.core.change_messages import accepted, refused
 from streams.core.change_rows import change_key, pack, past_key
+from streams.core.errors import Poison
 from streams.core.messages import Request, RequestKind, Resolution
+from streams.kafka.chunks import Record
+from streams.kafka.dead_letters import envelope
+from tests.billing.makers import sealed
 from tests.cli.curfew import Curfew
 from tests.plan_changes.makers import NOON, pending
 from tests.support.brokers import Brokers
-from tests.support.kafka_io import create_topic, wait_until
+from tests.support.kafka_io import create_topic
 
 CHANGE = pending()
 
@@ -77,16 +81,8 @@ def answering(curfew: Curfew, kafka: Brokers) -> Any:
     topic, config = "plan-change.requests", {"bootstrap.servers": kafka.bootstrap_servers}
     consumer = Consumer({**config, "group.id": "unused", "enable.auto.commit": False})
     numbers = consumer.list_topics(topic).topics[topic].partitions
-    ends: list[int] = []
-
-    def has_leaders() -> bool:
-        """A topic that was just made has none for a moment."""
-        with suppress(KafkaException):
-            ends[:] = [consumer.get_watermark_offsets(TopicPartition(topic, number))[1] for number in numbers]
-        return len(ends) == len(numbers)
-
-    wait_until(has_leaders, "the topic has leaders")
-    consumer.assign([TopicPartition(topic, number, end) for number, end in zip(numbers, ends, strict=True)])
+    ends = {number: consumer.get_watermark_offsets(TopicPartition(topic, number))[1] for number in numbers}
+    consumer.assign([TopicPartition(topic, number, end) for number, end in ends.items()])
     producer, stopping, seen = Producer(config), threading.Event(), list[Request]()
 
     def answer() -> None:
@@ -152,6 +148,26 @@ def test_repairs_are_requests_like_any_other(
     ]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("list", "--state", "panding"), "there is no state 'panding' (did you mean 'pending'?); there are: ordered,"),
+        (("board", "--once", "--zone", "Europe/Berln"), "there is no IANA zone 'Europe/Berln' (did you mean 'Europe/B"),
+        (("dry-run", "--night", "2018-11-04", "--zone", "Berlin"), "did you mean 'Europe/Berlin'"),
+        (("dry-run", "S1", "--account", "A1", "--zone", "Europe/Berlin"), "only has a meaning with --night"),
+        (("dry-run", "S1", "--account", "A1", "--date", "2018-11-04"), "only has a meaning with --element"),
+        (("board", "--once", "--date", "4.11.2018"), "'4.11.2018' does not match the format"),
+        (("list", "--format", "jsn"), "'jsn' is not one of 'table', 'json'"),
+    ],
+)
+def test_a_filter_that_means_nothing_is_wrong_usage(offline: Curfew, arguments: tuple[str, ...], said: str) -> None:
+    """Exit code 2 before anything is asked; an empty answer would look like a good night."""
+    found = offline("plan-changes", *arguments)
+
+    assert (found.code, found.out) == (2, "")
+    assert said in " ".join(found.err.replace("│", " ").split())
+
+
 @pytest.mark.parametrize("chosen", [(), ("--roll", "--abandon")])
 def test_a_resolution_is_exactly_one(offline: Curfew, chosen: tuple[str, ...]) -> None:
     """None, or two at once, is wrong usage and sends nothing."""
@@ -181,7 +197,10 @@ def test_changes_are_listed_from_the_changelog(
     """The last row of a key counts, the nearest deadline comes first, deleted rows and other kinds are not shown."""
     topic = unique("changelog")
     create_topic(kafka.bootstrap_servers, topic, partitions=2)
+    objects = unique("objects")
+    create_topic(kafka.bootstrap_servers, objects)
     monkeypatch.setattr(changelog_rows, "CHANGES", topic)
+    monkeypatch.setattr(changelog_rows, "OBJECTS", objects)
     later = replace(CHANGE, service_id="S2", deadline_at=CHANGE.deadline_at + timedelta(hours=1))
     old = replace(CHANGE, state=State.SUPERSEDED)
     new = replace(CHANGE, revision=2, state=State.STARTED)
@@ -207,3 +226,48 @@ def test_changes_are_listed_from_the_changelog(
     assert [row["service_id"] for row in started] == ["S1"]
     assert [(row["revision"], row["state"]) for row in shown] == [(2, "started"), (1, "superseded")]
     assert curfew("plan-changes", "show", "S9").code == 1
+    nobody = curfew("plan-changes", "list", "--account", "A11")
+    assert (nobody.code, nobody.out) == (2, "")
+    assert "there is no account 'A11' (did you mean 'A1'?)" in nobody.err
+
+
+@pytest.mark.kafka
+def test_show_says_why_a_change_does_not_go_on(
+    curfew: Curfew, kafka: Brokers, unique: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hook's reason, a deadline that was missed, and what the persister has put aside; a code and its words."""
+    assert curfew("topics", "apply").code == 0
+    assert curfew("schemas", "apply").code == 0
+    codec = Codec(Registry(kafka.schema_registry_url))
+    topic, letters = unique("changelog"), unique("letters")
+    create_topic(kafka.bootstrap_servers, topic)
+    create_topic(kafka.bootstrap_servers, letters)
+    monkeypatch.setattr(changelog_rows, "CHANGES", topic)
+    monkeypatch.setattr(changelog_rows, "DEAD_LETTERS", letters)
+    dead = sealed(1)
+    changes = (
+        replace(CHANGE, service_id="failed", state=State.FAILED, reason="hook_timeout:crm"),
+        replace(CHANGE, service_id="held", state=State.HELD, closed=True, missed=True),
+        replace(CHANGE, service_id=dead.service_id, state=State.EXECUTED, change_id=dead.change_id),
+        replace(CHANGE, service_id="well", state=State.EXECUTED),
+    )
+    producer = Producer({"bootstrap.servers": kafka.bootstrap_servers})
+    for change in changes:
+        producer.produce(topic, key=change_key(change.service_id), value=pack(change))
+    record = Record("plan-change.outcomes", 0, 0, b"s1", codec.encode("plan-change.outcomes", dead), [], 0)
+    value, headers = envelope(record, Poison("unknown_service", "import it, then redrive"), "persistence")
+    producer.produce(letters, key=record.key, value=value, headers=list[Any](headers))
+    assert producer.flush(10) == 0
+
+    def shown(service: str) -> tuple[str | None, str | None]:
+        [row] = json.loads(curfew("plan-changes", "show", service, "-f", "json").out)
+        return row["reason"], row["reason_in_words"]
+
+    assert shown("failed") == ("hook_timeout:crm", EXPLANATIONS["hook_timeout"])
+    assert shown("held") == ("deadline_missed", EXPLANATIONS["deadline_missed"])
+    assert shown(dead.service_id) == (
+        "unknown_service",
+        f"the billing store refused the outcome: unknown_service: import it, then redrive; it lies in {letters}[0]@0",
+    )
+    assert shown("well") == (None, None)
+    assert f"hook_timeout:crm: {EXPLANATIONS['hook_timeout']}" in curfew("plan-changes", "show", "failed").out

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ast
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import agents.steps
-from agents.cli.plan_changes.reasons import EXPLANATIONS, explain, in_words
+from agents.cli.plan_changes.reasons import EXPLANATIONS, explain, in_words, why
+from agents.reconcile_letters import Letter
 from streams.core import (
     change_context,
     change_desk,
@@ -17,6 +19,8 @@ from streams.core import (
     eligibility,
     execute,
 )
+from streams.core.change import State
+from tests.plan_changes.makers import pending
 
 #: Texts of these modules that look like codes and are none: names of fields, events and facts.
 NO_CODES = {
@@ -49,7 +53,9 @@ def test_every_code_of_the_core_is_explained() -> None:
 
 def test_no_words_for_codes_that_are_gone() -> None:
     """The table is about what the code says now; hooks and invariants have a prefix."""
-    assert EXPLANATIONS.keys() - codes() <= {"hook_failed", "hook_timeout", "invariant", "too_late"}
+    assert EXPLANATIONS.keys() - codes() <= {
+        "hook_failed", "hook_timeout", "invariant", "too_late", "deadline_missed",
+    }  # fmt: skip
 
 
 def test_codes_with_a_detail_are_explained_by_their_head_and_their_parts() -> None:
@@ -58,6 +64,36 @@ def test_codes_with_a_detail_are_explained_by_their_head_and_their_parts() -> No
     found = explain("invariant:membership_gap,fee_negative") or ""
     assert EXPLANATIONS["membership_gap"] in found
     assert EXPLANATIONS["fee_negative"] in found
+
+
+def test_an_open_change_that_waits_for_a_person_is_named_with_what_ends_it() -> None:
+    """It can be neither cancelled nor superseded, so that is not what the words advise."""
+    for code in ("open_change", "too_late", "too_late_to_supersede"):
+        [held], [failed], [waits] = (in_words([code], state) for state in ("held", "failed", "pending"))
+
+        assert "is held" in held
+        assert "curfew plan-changes resolve" in held
+        assert "curfew plan-changes retry" in failed
+        assert waits == f"{code}: {EXPLANATIONS[code]}"
+    assert in_words(["channel_not_allowed"], "held") == in_words(["channel_not_allowed"])
+
+
+def test_a_held_change_that_was_refused_by_the_store_has_both_reasons() -> None:
+    """The scheduler knows only that nothing came; the dead letter knows why."""
+    held = replace(pending(), state=State.HELD, reason="not_persisted", missed=True)
+    letter = Letter(
+        change_id=held.change_id, revision=1, service_id="S1", hash="h", deadline=held.deadline_at,
+        reason="bad_seal", message="bad_seal: it differs", place="dead-letters.persistence[2]@17",
+    )  # fmt: skip
+
+    code, words = why(held, letter)
+
+    assert code == "not_persisted"
+    assert words == (
+        f"{EXPLANATIONS['not_persisted']}; the billing store refused the outcome: bad_seal: it differs; it lies in "
+        "dead-letters.persistence[2]@17"
+    )
+    assert why(replace(held, state=State.PERSISTED, persisted_at=held.deadline_at, reason=None), letter) == (None, None)
 
 
 def test_unknown_codes_pass_through() -> None:

@@ -35,6 +35,8 @@ pytestmark = pytest.mark.kafka
 
 PARTITIONS = 3
 CHANGE = pending()
+#: An account in another partition than A1, which has the services.
+OTHER_ACCOUNT = next(f"B{n}" for n in range(99) if partition_of(f"B{n}", PARTITIONS) != partition_of("A1", PARTITIONS))
 #: What the hooks below saw: (service, dry_run).
 SEEN: list[tuple[str, bool]] = []
 
@@ -198,6 +200,9 @@ def test_an_open_change_is_shown_and_why_an_order_would_be_refused(workers: Work
     assert found.code == 0, found.err
     assert "open change: basic-to-plus, pending, revision 1, effective 2018-11-04" in found.out
     assert "open_change: the service has an open change; cancel it, or supersede it" in found.out
+    workers.has(replace(CHANGE, state=State.HELD))
+    held = curfew("plan-changes", "eligible", "S1", "--account", "A1")
+    assert "open_change: the service's open change is held: decide with `curfew plan-changes resolve`" in held.out
 
 
 def test_an_unknown_service_is_a_failure_with_its_reasons(workers: Workers, curfew: Curfew) -> None:
@@ -208,6 +213,18 @@ def test_an_unknown_service_is_a_failure_with_its_reasons(workers: Workers, curf
     found = curfew("plan-changes", "eligible", "S9", "--account", "A1", "-f", "json")
 
     assert (found.code, json.loads(found.out)["reasons"]) == (1, ["service_unknown"])
+    assert "belongs" not in found.err
+
+
+def test_a_service_of_another_account_is_told_from_one_that_nobody_knows(workers: Workers, curfew: Curfew) -> None:
+    """An account's partition has only its own services, and so an order would only say that it is unknown there."""
+    workers.knows("S1")
+    workers.sells(element("basic-to-plus"))
+
+    found = curfew("plan-changes", "eligible", "S1", "--account", OTHER_ACCOUNT, "-f", "json")
+
+    assert (found.code, json.loads(found.out)["service_of_account"]) == (1, "A1")
+    assert f"service S1 belongs to account A1, not {OTHER_ACCOUNT}: give --account A1" in found.err
 
 
 def test_a_dry_run_of_a_pending_change_tells_its_outcome(
@@ -291,6 +308,42 @@ def test_a_dry_run_of_a_night_finds_what_would_fail(
     assert (limited.code, [one["service_id"] for one in json.loads(limited.out)["changes"]]) == (0, ["tokyo"])
 
 
+def test_a_held_or_failed_change_waits_for_a_person(
+    workers: Workers, curfew: Curfew, untouched: Callable[[], None]
+) -> None:
+    """Nothing of what its hooks would do happens before; exit code 3, and the command that it waits for."""
+    failed = replace(CHANGE, service_id="S2", state=State.FAILED, failed_in=CommandStep.EXECUTE, reason="x")
+    workers.has(replace(CHANGE, state=State.HELD), failed)
+    workers.tick(NOON)
+    untouched()
+
+    table = curfew("plan-changes", "dry-run", "S1", "--account", "A1")
+    both = curfew("plan-changes", "dry-run", "S1", "S2", "--account", "A1", "-f", "json")
+
+    assert (table.code, both.code) == (3, 3), table.err
+    assert "service S1 is held, nothing happens before: curfew plan-changes resolve S1 --account A1" in table.out
+    assert "succeed" not in table.out
+    changes = {one["service_id"]: one["would"] for one in json.loads(both.out)["changes"]}
+    assert changes == {"S1": "wait for resolve", "S2": "wait for retry or resolve"}
+    assert json.loads(both.out)["wait_for_a_person"] == 2
+
+
+def test_a_billing_store_that_does_not_answer_is_told(
+    workers: Workers, curfew: Curfew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hooks would say yes, and nothing could be written; only a change with something to write needs it."""
+    workers.has(CHANGE, replace(CHANGE, service_id="S2", state=State.PERSISTED, persisted_at=NOON))
+    workers.tick(NOON)
+    monkeypatch.setenv("CURFEW_DATABASE_URL", "postgresql://curfew@127.0.0.1:1/billing")
+
+    needed = curfew("plan-changes", "dry-run", "S1", "--account", "A1", "-f", "json")
+    not_needed = curfew("plan-changes", "dry-run", "S2", "--account", "A1", "-f", "json")
+
+    assert (needed.code, not_needed.code) == (3, 0)
+    assert "postgresql+psycopg://curfew@127.0.0.1:1/billing" in json.loads(needed.out)["billing_store_problem"]
+    assert json.loads(not_needed.out)["billing_store_problem"] is None
+
+
 def test_a_night_too_slow_for_its_deadline_is_over_the_limit(workers: Workers, curfew: Curfew) -> None:
     """Every change would succeed, but not in time: sixty of them at one in ten minutes."""
     workers.has(*(replace(CHANGE, service_id=f"S{number}", release_at=START) for number in range(60)))
@@ -343,6 +396,23 @@ def test_the_board_counts_and_warns(workers: Workers, curfew: Curfew, untouched:
     ]
     assert "next deadline 2018-11-03T23:00:00Z, in 11:00" in table.out
     assert "failed: curfew plan-changes list --state failed" in table.out
+
+
+def test_an_empty_board_says_where_there_is_something(workers: Workers, curfew: Curfew) -> None:
+    """A date has no wrong spelling, so nothing is an answer: exit code 0, and the nights that there are."""
+    workers.has(CHANGE, replace(CHANGE, service_id="S2", zone="Europe/Paris"))
+    workers.tick(NOON)
+    there = "there are some for 2018-11-04 (Europe/Berlin, Europe/Paris)"
+
+    day = curfew("plan-changes", "board", "--once", "--date", "2018-11-05")
+    zone = curfew("plan-changes", "board", "--once", "--zone", "Asia/Tokyo", "-f", "json")
+    night = curfew("plan-changes", "dry-run", "--night", "2018-11-05")
+
+    assert (day.code, zone.code, night.code) == (0, 0, 0)
+    assert f"no plan change for 2018-11-05; {there}" in day.out
+    assert json.loads(zone.out)["lines"] == []
+    assert f"no plan change in Asia/Tokyo; {there}" in zone.err
+    assert f"no plan change for 2018-11-05; {there}" in night.err
 
 
 def test_a_watching_board_follows_the_changelog(workers: Workers, kafka: Brokers) -> None:

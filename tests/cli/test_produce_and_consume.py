@@ -137,8 +137,34 @@ def test_dry_run_checks_and_sends_nothing(curfew: Curfew, queue: str) -> None:
 
 def test_a_topic_that_the_manifest_does_not_know_is_refused(curfew: Curfew) -> None:
     """A misspelt topic must not be made by writing to it."""
-    assert "has no topic 'billing.acount'" in curfew("produce", "billing.acount", stdin="{}").err
-    assert "there is no topic" in curfew("consume", "billing.acount", "-e").err
+    produced = curfew("produce", "billing.acount", stdin="{}")
+    consumed = curfew("consume", "billing.acount", "-e")
+
+    for finished in (produced, consumed):
+        assert finished.code == 2
+        assert "there is no topic 'billing.acount' (did you mean 'billing.account'" in finished.err
+
+
+def test_a_topic_that_is_not_there_is_refused_at_once(curfew: Curfew, unique: Callable[[str], str]) -> None:
+    """The client would wait for it in silence; with --dry-run nobody needs it."""
+    topic = f"queue.{unique('none')}"
+
+    produced = curfew("produce", topic, stdin=_line(1))
+
+    assert (produced.code, produced.err.count("\n")) == (1, 1)
+    assert f"no such topic: {topic}. Create it with: curfew queues create {unique('none')}" in produced.err
+
+
+def test_a_group_that_does_not_exist_is_never_not_behind(curfew: Curfew, queue: str) -> None:
+    """Exit code 2 and the nearest name."""
+    group = f"{queue}-readers"
+    curfew("produce", queue, stdin=_line(1))
+    curfew("consume", queue, "--group", group, "-n", "1")
+
+    finished = curfew("lag", "--group", f"{group}x", "--limit", "0")
+
+    assert (finished.code, finished.out) == (2, "")
+    assert f"there is no consumer group '{group}x' (did you mean '{group}'" in finished.err
 
 
 @pytest.mark.parametrize(

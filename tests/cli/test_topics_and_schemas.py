@@ -29,7 +29,10 @@ def test_apply_brings_the_cluster_to_the_manifest(curfew: Curfew, unique: Callab
     assert (drifted.code, tried.code, still.code, applied.code, after.code) == (3, 0, 3, 0, 0)
     assert f"queue.{queue}" in drifted.out
     assert {"topic": f"queue.{queue}", "kind": "Missing", "difference": "does not exist"} in json.loads(still.out)
+    assert "1 created, 0 altered" in tried.err
     assert "nothing was changed" in tried.err
+    assert "1 created, 0 altered, " in applied.err
+    assert " unchanged" in applied.err
 
 
 def test_a_wrong_partition_count_stays_and_is_explained(

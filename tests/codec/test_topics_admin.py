@@ -6,17 +6,23 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from confluent_kafka import Consumer, TopicPartition
 
-from streams.core.errors import Transient
+from streams.core.errors import Misconfigured, Transient
 from streams.kafka.admin import (
     Missing,
     WrongConfig,
     WrongPartitions,
     admin_client,
+    answering,
     apply,
     create_topics,
     diff,
+    missing_topics,
     partition_counts,
+    quiet,
+    require_topics,
+    wait_for_leaders,
 )
 from streams.kafka.manifest import Manifest, Topic
 from tests.support.brokers import Brokers
@@ -54,6 +60,53 @@ def test_a_missing_topic_is_created_as_the_manifest_says(kafka: Brokers, manifes
     assert refused == []
     assert partition_counts(admin)[topic.name] == 3
     assert _of(topic.name, [*diff(manifest, admin)]) == []
+
+
+def test_a_topic_just_made_can_be_asked_and_written_at_once(kafka: Brokers, topic: Topic) -> None:
+    """All its partitions have leaders that know it, also for a client that was not there before."""
+    many = replace(topic, name=f"{topic.name}-many", partitions=24)
+    config = quiet({"bootstrap.servers": kafka.bootstrap_servers})
+
+    create_topics(admin_client(config), [many])
+
+    consumer = Consumer(config | {"group.id": "unused"})
+    ends = [consumer.get_watermark_offsets(TopicPartition(many.name, number), timeout=10) for number in range(24)]
+    consumer.close()
+    assert ends == [(0, 0)] * 24
+
+
+def test_a_partition_without_a_leader_is_named(kafka: Brokers, topic: Topic, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A partition that does not exist (any more) is one that never gets a leader."""
+    admin = admin_client({"bootstrap.servers": kafka.bootstrap_servers})
+    create_topics(admin, [topic])
+    monkeypatch.setattr("streams.kafka.admin.LEADER_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("streams.kafka.admin.partition_counts", lambda _: {topic.name: 4})
+
+    with pytest.raises(Transient, match=rf"1 partitions have no leader .*{topic.name}\[3\]"):
+        wait_for_leaders(admin, [topic.name])
+
+
+def test_topics_that_are_not_there_are_named_with_what_makes_them(kafka: Brokers, unique: Callable[[str], str]) -> None:
+    """A queue of our own is made by another command than those of the manifest."""
+    admin, queue = admin_client({"bootstrap.servers": kafka.bootstrap_servers}), unique("q")
+
+    with pytest.raises(Misconfigured, match=f"no such topic: queue.{queue}. Create it with: curfew queues create"):
+        require_topics(admin, [f"queue.{queue}"])
+    assert missing_topics(["billing.account"]).endswith("Create it with: curfew topics apply")
+
+
+@pytest.mark.parametrize("servers", ["127.0.0.1:1", "127.0.0.1:1, PLAINTEXT://127.0.0.1:2", "no-port", ""])
+def test_where_nobody_listens_is_told_at_once(servers: str) -> None:
+    """With the setting that says where."""
+    with pytest.raises(Transient, match="no Kafka broker answers at .*bootstrap_servers"):
+        answering({"bootstrap.servers": servers})
+
+
+def test_one_address_that_answers_is_enough(kafka: Brokers) -> None:
+    """The others may be brokers that are away."""
+    config = answering({"bootstrap.servers": f"127.0.0.1:1,{kafka.bootstrap_servers}"})
+
+    assert config["log_level"] == 0
 
 
 def test_a_setting_that_drifted_is_named_and_corrected(kafka: Brokers, manifest: Manifest, topic: Topic) -> None:

@@ -144,7 +144,7 @@ def test_two_workers_killed_in_the_flow_lose_nothing_and_keep_the_order(deployme
         received = crm.received()[tried:]
 
     assert between["crm"]["difference"] == between["partner-copy"]["difference"] == 0
-    assert (after["crm"]["accepted"], after["crm"]["delivered"], after["crm"]["difference"]) == (1_200, 1_200, 0)
+    assert (after["crm"]["published"], after["crm"]["delivered"], after["crm"]["difference"]) == (1_200, 1_200, 0)
     assert after["partner-copy"]["difference"] == 0
     assert all(one["verified"] for one in received)
     for account in range(ACCOUNTS):

@@ -139,6 +139,14 @@ def test_a_dry_match_says_which_routes_take_an_event() -> None:
     assert (taken.exit_code, not_taken.exit_code) == (0, 1)
 
 
+def test_a_field_that_the_event_cannot_have_is_wrong_usage() -> None:
+    """No route looks at it, so the answer would be about another event than the one that was meant."""
+    result = run(routes.app, "test", "service.state_transitioned", "-F", "facts.two=Active", "--file", str(EXAMPLE))
+
+    assert result.exit_code == 2
+    assert "service.state_transitioned has no facts.two" in " ".join(result.output.replace("│", " ").split())
+
+
 def test_the_example_names_only_queues_of_the_manifest() -> None:
     """The file of the documentation and of the demo is valid as it is."""
     assert len(read_routes(EXAMPLE, Manifest.load().queues)) >= 4

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agents.cli.output import Exit, TableOrJson, TableOrJsonOption
+from agents.cli.output import Exit, TableOrJson, TableOrJsonOption, note
 from agents.cli.plan_changes import rows
 from agents.cli.plan_changes.board_view import Picture, as_json, print_once, renderable
+from agents.cli.plan_changes.options import known_zone, without
 from agents.cli.plan_changes.progress import progress
 
 if TYPE_CHECKING:
@@ -42,7 +43,8 @@ def board(
     """How many changes are where, per effective date and zone, and whether they will be in time.
 
     Reads the scheduler's changelog, nothing else. With --once, exit code 3 if anything is at risk, late, held or
-    failed. With --watch -f json, one line per picture.
+    failed. With --watch -f json, one line per picture. Exit code 2 for a zone that is no IANA zone; a date or a zone
+    without changes is an empty board, which says where there are some.
 
     Example: curfew plan-changes board
 
@@ -50,13 +52,15 @@ def board(
     """
     from agents.change_feed import ChangeFeed
     from streams.codec import Codec, Registry
+    from streams.kafka.admin import answering
     from streams.settings import Settings
 
+    known_zone(zone)
     settings = Settings()
     day = None if night is None else night.date()
     live = watch if watch is not None else sys.stdout.isatty() and style is TableOrJson.TABLE
     codec = Codec(Registry(settings.schema_registry_url))
-    feed = ChangeFeed(settings.kafka(log_level=0), codec, rows.CHANGES)
+    feed = ChangeFeed(answering(settings.kafka()), codec, rows.CHANGES)
     try:
         _read(feed)
         if live:
@@ -68,6 +72,8 @@ def board(
     finally:
         feed.close()
     print_once(now, style)
+    if now.nothing and style is TableOrJson.JSON:
+        note(now.nothing)
     if any(line.is_alarming for line in now.lines):
         raise typer.Exit(Exit.LIMIT)
 
@@ -81,12 +87,11 @@ def picture(feed: ChangeFeed, day: date | None, zone: str | None, everything: bo
     silent = _NEVER_S if tick is None else max(0.0, (machine - tick.written_at).total_seconds())
     now = machine if tick is None else tick.now
     found = lines(feed.entries.values(), now, clock_silent_s=silent, shown_for=None if everything or day else SHOWN_FOR)
-    return Picture(
-        now=now,
-        ticked=tick is not None,
-        clock_silent_s=silent,
-        lines=[one for one in found if day in (None, one.effective_date) and zone in (None, one.zone)],
-    )
+    asked_for = [one for one in found if day in (None, one.effective_date) and zone in (None, one.zone)]
+    nothing = ""
+    if not asked_for and (day is not None or zone is not None):
+        nothing = without(day, zone, ((one.effective_date, one.zone) for one in feed.entries.values()))
+    return Picture(now=now, ticked=tick is not None, clock_silent_s=silent, lines=asked_for, nothing=nothing)
 
 
 def _read(feed: ChangeFeed) -> None:

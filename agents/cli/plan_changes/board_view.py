@@ -30,12 +30,16 @@ _SILENT_S = 10.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
-    """The board at one moment; ``ticked``: ``now`` is business time, otherwise the machine's for want of a clock."""
+    """The board at one moment; ``ticked``: ``now`` is business time, otherwise the machine's for want of a clock.
+
+    ``nothing`` says why there are no lines, where a date or zone was asked for.
+    """
 
     now: datetime
     ticked: bool
     clock_silent_s: float
     lines: Sequence[Line]
+    nothing: str = ""
 
     @property
     def next_deadline(self) -> datetime | None:
@@ -49,6 +53,9 @@ def print_once(picture: Picture, style: TableOrJson) -> None:
         typer.echo(as_json(picture, indent=2))
         return
     typer.echo(_headline(picture))
+    if picture.nothing:
+        typer.echo(picture.nothing)
+        return
     show([_row(line, picture.now) for line in picture.lines], style, columns=_COLUMNS)
     for text in _remarks(picture):
         typer.echo(text)
@@ -72,7 +79,7 @@ def renderable(picture: Picture, width: int) -> Group:
         past = line.deadline_at <= picture.now and not line.is_alarming
         table.add_row(*cells, style="dim" if past else "")
     remarks = [Text(text) for text in _remarks(picture)]
-    return Group(Text(_headline(picture), style="bold"), Text(""), table, Text(""), *remarks)
+    return Group(Text(_headline(picture), style="bold"), Text(picture.nothing), table, Text(""), *remarks)
 
 
 def as_json(picture: Picture, *, indent: int | None) -> str:

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from agents.cli import choices
 from agents.cli.output import Exit, TableOrJson, TableOrJsonOption, note
 from agents.cli.plan_changes.dry_run_view import Report, print_report
+from agents.cli.plan_changes.options import known_zone, without
 from agents.cli.plan_changes.progress import progress
 from agents.cli.plan_changes.requests import new_request
 from agents.cli.plan_changes.rows import read_changes
@@ -64,7 +66,8 @@ def dry_run(
     """What would become of a pending change, of one not ordered yet, or of a whole night. Changes nothing.
 
     The hooks of this machine's settings are called, with dry_run=True in their context. Exit code 3 if a change would
-    fail or a projected finish is after its deadline.
+    fail, waits for a person (held, failed), a projected finish is after its deadline, or the billing store does not
+    answer while there is something to persist. Exit code 2 for a zone that is no IANA zone.
 
     Example: curfew plan-changes dry-run S1 --account A1
 
@@ -72,6 +75,8 @@ def dry_run(
 
     Example: curfew plan-changes dry-run --night 2018-11-04 --limit 1000
     """
+    from agents.dry_run import needs_store
+    from streams.core.change import State
     from streams.core.change_window import derived
 
     chosen = list(services or ())
@@ -81,11 +86,20 @@ def dry_run(
         raise typer.BadParameter("give the account of the services", param_hint="--account")
     if night is not None and element is not None:
         raise typer.BadParameter("is for services that have no change yet; leave out --night", param_hint="--element")
+    for given, name in ((zone, "--zone"), (limit, "--limit")):
+        if given is not None and night is None:
+            raise typer.BadParameter("only has a meaning with --night", param_hint=name)
+    if effective_date is not None and element is None:
+        raise typer.BadParameter("only has a meaning with --element; for a night give --night", param_hint="--date")
+    known_zone(zone)
     view = look()
     everybody = [derived(one) for one in read_changes()]
     refused: dict[str, tuple[str, ...]] = {}
     if night is not None:
         changes = _of_night(everybody, night.date(), zone)
+        if not changes:
+            open_ones = [one for one in everybody if one.state in (State.PENDING, State.STARTED)]
+            note(without(night.date(), zone, ((one.effective_date, one.zone) for one in open_ones)))
     elif element is None:
         assert account is not None
         changes = _pending(everybody, chosen, account)
@@ -107,6 +121,7 @@ def dry_run(
         each=summary.time_each(elapsed, workers, rate),
         changes=changes,
         others=everybody,
+        store=_store_problem(view) if any(map(needs_store, selected)) else "",
     )
     print_report(report, style)
     if report.over_limit:
@@ -154,7 +169,10 @@ def _ordered(
     from streams.core.messages import RequestKind
 
     latest = {one.service_id: one for one in everybody if one.service_id in services}
-    found = view.matrix().get(element)
+    matrix = view.matrix()
+    found = matrix.get(element)
+    if found is None:
+        note(choices.unknown("matrix element", element, matrix.keys()))
     changes: list[Change] = []
     refused: dict[str, tuple[str, ...]] = {}
     for service in dict.fromkeys(services):
@@ -169,6 +187,19 @@ def _ordered(
         if made.change is not None:
             changes.append(made.change)
     return changes, refused
+
+
+def _store_problem(view: View) -> str:
+    """Why the billing store could not take an outcome now, empty if it could; nothing is made where none is yet."""
+    from agents.cli.preflight import revision
+    from streams.core.errors import CurfewError
+
+    try:
+        if revision(view.settings) is None:
+            note("the billing store has no tables yet: `curfew up` or `curfew billing migrate` makes them")
+    except CurfewError as error:
+        return str(error)
+    return ""
 
 
 def _run(view: View, changes: Sequence[Change], *, order: bool, keep_all: bool) -> tuple[Summary, float]:

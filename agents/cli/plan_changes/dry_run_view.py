@@ -30,7 +30,8 @@ _ROWS = 50
 class Report:
     """``changes`` were asked for, of which ``summary`` has run some; ``others`` are all that the scheduler has.
 
-    ``each``: time between two changes that the projection counts with.
+    ``each``: time between two changes that the projection counts with. ``store``: why nothing could be persisted now,
+    empty if it could.
     """
 
     now: datetime
@@ -40,6 +41,7 @@ class Report:
     each: timedelta
     changes: Sequence[Change]
     others: Sequence[Change]
+    store: str = ""
     projected: list[tuple[Projection, list[str], int]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -57,9 +59,9 @@ class Report:
 
     @property
     def over_limit(self) -> bool:
-        """Whether a change would fail, or come too late."""
+        """Whether a change would fail, come too late or wait for a person, or could not be persisted."""
         late = any(projection.slack < timedelta(0) for projection, _, _ in self.projected)
-        return bool(self.summary.failing or self.refused or late)
+        return bool(self.summary.failing or self.summary.waiting or self.refused or self.store or late)
 
 
 def print_report(report: Report, style: TableOrJson) -> None:
@@ -74,7 +76,7 @@ def print_report(report: Report, style: TableOrJson) -> None:
         columns = ("service_id", "account_id", "element", "zone", "deadline_at", "would", "reasons")
         show([_change_json(run) for run in summary.runs[:_ROWS]], style, columns=columns)
         if len(summary.runs) > _ROWS:
-            note(f"{len(summary.runs) - _ROWS} more would fail; -f json has them all")
+            note(f"{len(summary.runs) - _ROWS} more would fail or wait; -f json has them all")
     for service, reasons in report.refused.items():
         typer.echo(f"service {service}: an order would be refused: {', '.join(reasons)}")
     if summary.hooks:
@@ -84,10 +86,15 @@ def print_report(report: Report, style: TableOrJson) -> None:
         ))  # fmt: skip
     rows = [_projection_json(*one) for one in report.projected]
     show(rows, style, columns=("deadline_at", "zones", "asked_for", "remaining", "finish_at", "slack"))
+    waiting = f", {summary.waiting} wait for a person" if summary.waiting else ""
     typer.echo(
-        f"{summary.count} of {report.found} changes run, {summary.failing} would fail; projected with "
+        f"{summary.count} of {report.found} changes run, {summary.failing} would fail{waiting}; projected with "
         f"{1 / report.each.total_seconds():,.0f} changes/s from {utc(report.now)} on"
     )
+    for change in [run.change for run in summary.runs if run.waits_for is not None][:_ROWS]:
+        typer.echo(_wait(change))
+    if report.store:
+        typer.echo(f"nothing could be persisted now: {report.store}")
     for line in in_words([*summary.reasons, *(reason for all in report.refused.values() for reason in all)]):
         typer.echo(line)
 
@@ -112,6 +119,14 @@ def _print_one(run: DryRun) -> None:
         show(row["hooks"], table, columns=("hook", "point", "verdict", "detail", "ms", "budget_ms", "on_failure"))
 
 
+def _wait(change: Change) -> str:
+    command = f"curfew plan-changes {{}} {change.service_id} --account {change.account_id}"
+    resolve = f"{command.format('resolve')} --finish-late, --roll or --abandon"
+    if change.state == "held":
+        return f"service {change.service_id} is held, nothing happens before: {resolve}"
+    return f"service {change.service_id} has failed, nothing happens before: {command.format('retry')}, or {resolve}"
+
+
 def _as_json(report: Report) -> dict[str, Any]:
     summary = report.summary
     return {
@@ -119,6 +134,8 @@ def _as_json(report: Report) -> dict[str, Any]:
         "found": report.found,
         "run": summary.count,
         "would_fail": summary.failing,
+        "wait_for_a_person": summary.waiting,
+        "billing_store_problem": report.store or None,
         "reasons": dict(summary.reasons),
         "refused": {service: list(reasons) for service, reasons in report.refused.items()},
         "changes_per_second": round(1 / report.each.total_seconds(), 3),
@@ -141,7 +158,8 @@ def _change_json(run: DryRun) -> dict[str, Any]:
         "zone": change.zone,
         "start_at": utc(change.start_at),
         "deadline_at": utc(change.deadline_at),
-        "would": "fail" if run.reasons else "succeed",
+        "would": "fail" if run.reasons else "succeed" if run.waits_for is None else f"wait for {run.waits_for}",
+        "waits_for": run.waits_for,
         "reasons": list(run.reasons),
         "violations": list(run.violations),
         "steps": [

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agents.cli.output import Exit, TableOrJson, TableOrJsonOption, show
+from agents.cli.output import Exit, TableOrJson, TableOrJsonOption, note, show
 from agents.cli.plan_changes.changes import change_row
 from agents.cli.plan_changes.options import Account, utc, utc_or_none
 from agents.cli.plan_changes.reasons import in_words
 from agents.cli.plan_changes.requests import new_request
 from agents.cli.plan_changes.rows import read_change
-from agents.cli.plan_changes.view import look
+from agents.cli.plan_changes.view import account_of, look
 
 if TYPE_CHECKING:
     from streams.core.eligibility import Offer
@@ -39,10 +39,10 @@ def eligible(
 ) -> None:
     """Which changes the service may order now through a channel, with the dates that an order would get.
 
-       An open change is shown too, and why an order would be refused. Exit code 1 if service or account are not known.
-    Nothing is ordered, and no hook is asked.
+    An open change is shown too, and why an order would be refused. Exit code 1 if service or account are not known, or
+    the service belongs to another account. Nothing is ordered, and no hook is asked.
 
-       Example: curfew plan-changes eligible S1 --account A1 --channel crm
+    Example: curfew plan-changes eligible S1 --account A1 --channel crm
     """
     from streams.core.change import Rules
     from streams.core.eligibility import annotated, offers
@@ -55,7 +55,9 @@ def eligible(
     validated = annotated(request, view.known(service, account))
     current = read_change(service)
     rules = Rules(hooks=HookRegistry())  # ORDER hooks may still say no: `dry-run` asks them
-    found = offers(validated, view.matrix().values(), current, view.now, rules)
+    matrix = view.matrix()
+    found = offers(validated, matrix.values(), current, view.now, rules)
+    owner = account_of(service) if "service_unknown" in validated.reasons else None
     rows = [_row(one) for one in found]
     shown = current if current is not None and current.is_open else None
     if style is TableOrJson.JSON:
@@ -65,6 +67,7 @@ def eligible(
             "channel": channel,
             "now": utc(view.now),
             "reasons": list(validated.reasons),
+            "service_of_account": owner,
             "rate_plan_id": validated.rate_plan_id,
             "product_id": validated.product_id,
             "open_change": None if shown is None else change_row(shown),
@@ -81,9 +84,14 @@ def eligible(
             )
         show(rows, style, columns=_COLUMNS)
         if not rows and validated.rate_plan_id is not None:
-            typer.echo(f"no element of the change matrix starts there through channel {channel}")
-        for line in in_words([*validated.reasons, *(reason for one in found for reason in one.reasons)]):
+            channels = sorted({one for each in matrix.values() for one in each.channels})
+            unused = "" if channel in channels else f"; the matrix has the channels {', '.join(channels) or '(none)'}"
+            typer.echo(f"no element of the change matrix starts there through channel {channel}{unused}")
+        state = None if shown is None else shown.state.value
+        for line in in_words([*validated.reasons, *(reason for one in found for reason in one.reasons)], state):
             typer.echo(line)
+    if owner not in (None, account):
+        note(f"service {service} belongs to account {owner}, not {account}: give --account {owner}")
     if not validated.valid:
         raise typer.Exit(Exit.FAILURE)
 

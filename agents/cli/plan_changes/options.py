@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterable
+from datetime import UTC, date, datetime, timedelta
 from typing import Annotated
 
 import typer
 
+from agents.cli import choices
+
 # Long enough for a cold start of a worker that has its partitions already; a person gets impatient after that.
 WAIT_S = 30.0
+# Of the nights that there are, and of the zones of one, that are told to a person who has asked for another.
+_NIGHTS = 3
+_ZONES = 4
 
 Account = Annotated[str, typer.Option(help="The account of the service.")]
 Channel = Annotated[str, typer.Option(help="Where the request comes from; an element allows some channels only.")]
@@ -19,6 +25,32 @@ RequestId = Annotated[
 ExpectedRevision = Annotated[int | None, typer.Option(help="Only if the change has this revision.")]
 Wait = Annotated[bool, typer.Option("--wait", help="Wait for the reply; exit code 1 if the request is refused.")]
 Timeout = Annotated[float, typer.Option(help="Seconds to wait for the reply.")]
+
+
+def known_zone(name: str | None, option: str = "--zone") -> str | None:
+    """``name``, if it is an IANA zone or None; otherwise wrong usage, with the nearest names."""
+    from streams.core.midnight import zone_names
+
+    return None if name is None else choices.one_of(name, zone_names(), what="IANA zone", option=option)
+
+
+def without(day: date | None, zone: str | None, there: Iterable[tuple[date, str]]) -> str:
+    """What to say when there is no plan change for ``day`` in ``zone``; ``there`` are those that have some."""
+    asked = " ".join(filter(None, ("" if day is None else f"for {day}", "" if zone is None else f"in {zone}")))
+    nights: dict[date, set[str]] = {}
+    for night, its_zone in there:
+        nights.setdefault(night, set()).add(its_zone)
+    if not nights:
+        return f"no plan change {asked}, nor any other"
+    # the dates nearest to the one asked for: a misspelt one is most often near
+    dates = sorted(nights, key=lambda night: abs((night - (day or max(nights))).days))[:_NIGHTS]
+    shown = [f"{night} ({_some(sorted(nights[night]))})" for night in sorted(dates)]
+    return f"no plan change {asked}; there are some for {', '.join(shown)}"
+
+
+def _some(names: list[str]) -> str:
+    more = len(names) - _ZONES
+    return ", ".join(names[:_ZONES]) + (f" and {more} more" if more > 0 else "")
 
 
 def utc(at: datetime) -> str:

@@ -6,12 +6,17 @@ Hooks abort with codes of their own; those, and codes of newer workers, pass thr
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from agents.reconcile_letters import Letter
+    from streams.core.change import Change
 
 #: What the account's partition finds.
 _ACCOUNT = {
     "account_unknown": "no such account is known yet; send billing.account first, or correct --account",
     "zone_unknown": "the account's time zone is no IANA zone, so there is no midnight; correct the account",
-    "service_unknown": "no such service is known yet; send billing.service first, or correct the service's id",
+    "service_unknown": "the account has no such service; correct service or --account, or send billing.service first",
     "service_of_another_account": "the service belongs to another account",
     "account_cancelled": "the account is cancelled",
     "service_cancelled": "the service is cancelled",
@@ -69,7 +74,21 @@ _INVARIANT = {
     "fee_currencies_differ": "fees in different currencies",
     "fee_not_wanted": "a fee although the order says --no-fees",
 }
-EXPLANATIONS = _ACCOUNT | _REQUEST | _REPAIR | _EXECUTION | _INVARIANT
+#: What an open change is refused for; and what ends one that waits for a person.
+_IN_THE_WAY = frozenset({"open_change", "too_late", "too_late_to_supersede"})
+_WORDS_OF = {"held": "is held", "failed": "has failed"}
+_REMEDIES = {
+    "held": "decide with `curfew plan-changes resolve` (--finish-late, --roll or --abandon)",
+    "failed": "use `curfew plan-changes retry`, or `resolve` (--finish-late, --roll or --abandon),",
+}
+#: What a row says without a code.
+_OF_STATE = {
+    "deadline_missed": "the billing store had no outcome at the deadline, and the element's policy asks a person: "
+    "decide with `curfew plan-changes resolve`",
+}
+#: States in which an outcome may have been put aside.
+MAY_LIE_THERE = frozenset({"executed", "held", "failed"})
+EXPLANATIONS = _ACCOUNT | _REQUEST | _REPAIR | _EXECUTION | _INVARIANT | _OF_STATE
 
 
 def explain(code: str) -> str | None:
@@ -85,7 +104,34 @@ def explain(code: str) -> str | None:
     return "; ".join([EXPLANATIONS[head], *broken])
 
 
-def in_words(codes: Iterable[str | None]) -> list[str]:
-    """A line for each code that can be explained, each code once, in their order."""
-    found = [(code, explain(code)) for code in dict.fromkeys(codes) if code is not None]
+def why(change: Change, letter: Letter | None) -> tuple[str | None, str | None]:
+    """The reason for which ``change`` stands where it does, as a code and in words; None where none is known.
+
+    ``letter``: what the persister has put aside of this revision, if anything.
+    """
+    code = change.reason
+    if code is None and change.state == "held":
+        code = "deadline_missed"
+    words = None if code is None else explain(code) or "a hook's own reason"
+    if letter is None or change.persisted_at is not None or change.state not in MAY_LIE_THERE:
+        return code, words
+    told = f"{letter.message or letter.reason}; it lies in {letter.place}"
+    if code is None:
+        return letter.reason, f"the billing store refused the outcome: {told}"
+    return code, f"{words}; the billing store refused the outcome: {told}"
+
+
+def in_words(codes: Iterable[str | None], state: str | None = None) -> list[str]:
+    """A line for each code that can be explained, each code once, in their order.
+
+    ``state`` is that of the service's open change, if there is one: what a person can do depends on it.
+    """
+    found = [(code, _stuck(code, state) or explain(code)) for code in dict.fromkeys(codes) if code is not None]
     return [f"{code}: {words}" for code, words in found if words is not None]
+
+
+def _stuck(code: str, state: str | None) -> str | None:
+    """Why an open change is in the way that waits for a person: it can be neither cancelled nor superseded."""
+    if code not in _IN_THE_WAY or state not in _REMEDIES:
+        return None
+    return f"the service's open change {_WORDS_OF[state]}: {_REMEDIES[state]} first"

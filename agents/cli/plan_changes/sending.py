@@ -27,14 +27,17 @@ def send(request: Request, wait: bool, timeout: float, style: TableOrJson) -> No
 
     from streams.codec import Codec, Registry
     from streams.core.errors import Transient
+    from streams.kafka.admin import admin_client, answering, require_topics
     from streams.kafka.partitioner import PARTITIONER
     from streams.settings import Settings
 
     settings = Settings()
+    config = answering(settings.kafka())
+    require_topics(admin_client(config), (_REQUESTS, _REPLIES))  # the client would wait for them, silently
     codec = Codec(Registry(settings.schema_registry_url))
-    replies = _Replies(settings.kafka(), codec) if wait else None
+    replies = _Replies(config, codec) if wait else None
     value, problems = codec.encode(_REQUESTS, request), list[str]()
-    producer = Producer(settings.kafka(partitioner=PARTITIONER, acks="all", log_level=0))
+    producer = Producer(config | {"partitioner": PARTITIONER, "acks": "all"})
     producer.produce(
         _REQUESTS,
         key=request.account_id,
@@ -52,7 +55,7 @@ def send(request: Request, wait: bool, timeout: float, style: TableOrJson) -> No
         raise typer.Exit(Exit.FAILURE)
     show([_reply_row(reply)], style, columns=("accepted", "state", "reasons", "revision", "start_at", "deadline_at"))
     if style is TableOrJson.TABLE:
-        for line in in_words(reply.reasons):
+        for line in in_words(reply.reasons, reply.state):
             typer.echo(line)
     if not reply.accepted:
         raise typer.Exit(Exit.FAILURE)
@@ -65,7 +68,7 @@ class _Replies:
         from confluent_kafka import Consumer, TopicPartition
 
         self._codec = codec
-        config = {**kafka, "group.id": f"curfew-replies-{uuid.uuid4()}", "enable.auto.commit": False, "log_level": 0}
+        config = {**kafka, "group.id": f"curfew-replies-{uuid.uuid4()}", "enable.auto.commit": False}
         self._consumer = Consumer(config)
         numbers = self._consumer.list_topics(_REPLIES, timeout=WAIT_S).topics[_REPLIES].partitions
         ends = [

@@ -54,15 +54,36 @@ class View:
         )
 
 
+def account_of(service_id: str) -> str | None:
+    """The account to which the service belongs as the events workers know it: an account's partition has only its own
+    services, so all partitions are read."""
+    from streams.codec.rows import object_row_decoder
+    from streams.core.objects import Service
+    from streams.core.rows import Kind, object_key
+
+    key = object_key(Kind.SERVICE, service_id)
+    found = rows.read_rows(rows.OBJECTS, None, [key])
+    service = object_row_decoder(Service)(found[key]).current if key in found else None
+    return None if service is None else service.account_id
+
+
+def account_exists(account_id: str) -> bool:
+    """Whether the events workers know the account."""
+    from streams.core.rows import Kind, object_key
+
+    return bool(rows.read_rows(rows.OBJECTS, account_id, [object_key(Kind.ACCOUNT, account_id)]))
+
+
 def look() -> View:
     """The present view."""
     from agents.business_time import last_tick
     from streams.codec import Codec, Registry
+    from streams.kafka.admin import answering
     from streams.kafka.scan import Scanner
     from streams.settings import Settings
 
     settings = Settings()
     codec = Codec(Registry(settings.schema_registry_url))
-    with Scanner(settings.kafka(log_level=0)) as scanner:
+    with Scanner(answering(settings.kafka())) as scanner:
         tick = last_tick(scanner, codec)
     return View(settings=settings, codec=codec, now=machine_time() if tick is None else tick.now)
