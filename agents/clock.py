@@ -179,18 +179,17 @@ class VirtualClock:
 
     def _settle(self, stop: threading.Event) -> None:
         while not stop.is_set():
+            waiting = self.quiescence.waiting()
+            if waiting:
+                self.on_wait(waiting)
+                stop.wait(LOOK_EVERY_S)
+                continue
             try:
-                waiting = self.quiescence.waiting()
-                if not waiting:
-                    self.due.sync()
-            except Transient as error:  # not knowing is not standing still, so time does not move
+                self.due.sync()
+                return
+            except Transient as error:  # time does not move before it is known how far
                 log.warning("clock.waits_for_kafka", error=str(error))
                 stop.wait(WALL_TICK_S)
-                continue
-            if not waiting:
-                return
-            self.on_wait(waiting)
-            stop.wait(LOOK_EVERY_S)
 
 
 def due_reports(config: dict[str, Any], codec: Codec) -> Catalogue:

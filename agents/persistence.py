@@ -22,7 +22,7 @@ import structlog
 from streams.codec import Codec
 from streams.core.clock import NextDue
 from streams.core.errors import Poison
-from streams.core.messages import Acknowledgement, ExecutionResult, ExecutionVerdict, Settlement, SettlementKind
+from streams.core.messages import Acknowledgement, ExecutionResult, Settlement, SettlementKind
 from streams.core.objects import ServicePlanChange
 from streams.kafka.chunks import Batch, Record
 from streams.kafka.runtime import Runtime
@@ -138,11 +138,23 @@ class Persister:
         return due is not None and batch.now is not None and due <= batch.now
 
     async def _next_due(self, batch: Batch) -> datetime | None:
-        """When the next second part of this partition is due; asked of the database whenever memory was lost."""
+        """When the next second part of this partition is due; asked of the database whenever memory was lost.
+
+        It may be too early, never too late: a row may go (close, a newer revision), but only :meth:`outcomes` makes
+        one.
+        """
         if "due" not in batch.memory:
             batch.memory["due"] = await self._off_the_loop(partial(self._store.next_due, batch.partition))
         due: datetime | None = batch.memory["due"]
         return due
+
+    async def _wait_for(self, dues: Sequence[datetime], batch: Batch) -> None:
+        """More second parts are due at these instants."""
+        if not dues:
+            return
+        known = await self._next_due(batch)
+        batch.memory["due"] = min(dues) if known is None else min(known, *dues)
+        await self._report_due(batch)
 
     async def _report_due(self, batch: Batch) -> None:
         """Tell the virtual clock, or it would pass by the instant."""
@@ -166,12 +178,11 @@ class Persister:
         for record, answer in zip(records, answers, strict=True):
             if answer is not None:
                 self._emit(batch, record, answer)
-        if split is not None and any(
-            answer is None and result.verdict is ExecutionVerdict.SEALED
-            for answer, result in zip(answers, results, strict=True)
-        ):
-            batch.memory.pop("due", None)
-            await self._report_due(batch)
+        if split is not None:
+            halves = [
+                one.sealed.outcome for one, answer in zip(results, answers, strict=True) if one.sealed and not answer
+            ]
+            await self._wait_for([split.due_at(half.effective_from) for half in halves], batch)
 
     async def settlements(self, batch: Batch) -> None:
         """Close and release a chunk of changes; what a release makes true is published before it is acknowledged."""

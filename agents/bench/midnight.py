@@ -228,7 +228,7 @@ class Midnight:
         manifest = self.ground.manifest
         reads = barrier_reads({name: manifest.groups[name] for name in WORKERS}, manifest.topics)
         quiescence = Quiescence(self.ground.kafka(), reads)
-        self._wait("rest", lambda: not quiescence.waiting(), lambda: str(quiescence.waiting()))
+        self._wait("rest", lambda: not quiescence.waiting(), lambda: ", ".join(map(str, quiescence.waiting())))
 
     def _wait(
         self,

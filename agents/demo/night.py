@@ -20,7 +20,7 @@ from agents.demo.screen import Screen
 from agents.demo.script import Script
 from agents.demo.watch import Seen, Watch
 from agents.events import totals
-from streams.core.errors import CurfewError, Transient
+from streams.core.errors import CurfewError
 from streams.kafka.ledger import Line
 from streams.kafka.ledger import check as check_ledger
 from streams.kafka.quiescence import Quiescence, Waiting
@@ -69,7 +69,7 @@ class _Moment:
 
 
 def waiting_text(waiting: Iterable[Waiting]) -> str:
-    return ", ".join(f"{one.group} {one.records}" for one in waiting)
+    return ", ".join(map(str, waiting))
 
 
 class Night:
@@ -88,7 +88,7 @@ class Night:
         place, screen, fleet = self.place, self.screen, self.fleet
         script = scripts.write(fleet, self.options.changes, self.options.seed)
         with screen.phase("stack", "Kafka and the schema registry; the first time they are downloaded"):
-            place.start_stack()
+            place.start()
         with screen.phase("topics", "all of the manifest, and one more queue"):
             place.apply_topics()
         with screen.phase("schemas", "every subject"):
@@ -136,13 +136,10 @@ class Night:
         deadline = time.monotonic() + STUCK_S
         while True:
             self.place.check()
-            try:
-                waiting = quiescence.waiting()
-                if not waiting:
-                    return
-                what = waiting_text(waiting)
-            except Transient as error:  # groups that are new have no coordinator for a moment
-                what = str(error)
+            waiting = quiescence.waiting()
+            if not waiting:
+                return
+            what = waiting_text(waiting)
             if time.monotonic() > deadline:
                 raise CurfewError(f"the workers do not take in the fleet; waiting for {what}")
             self.screen.waits("fleet", what)

@@ -1,11 +1,10 @@
-"""Everything that the demo starts and sets up, and the certainty that all of it ends."""
+"""Everything that the demo starts and sets up."""
 
 from __future__ import annotations
 
 import base64
 import os
 import secrets
-import shutil
 import subprocess
 import sys
 import threading
@@ -14,28 +13,20 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import psutil
-from pydantic import SecretStr
 
 from agents.config_records import write_records
 from agents.demo.fleet import FOUNDED, Fleet
-from agents.embedded import Stack, StackConfig
-from agents.embedded.scratch import claim, release
 from agents.plan_import import import_plans
 from agents.routes_file import read_routes
+from agents.site import Site
 from agents.subscriptions_file import read_subscriptions
-from agents.supervisor import Supervisor, die_with_parent, signals_held_back
+from agents.supervisor import die_with_parent, signals_held_back
 from agents.worker import WORKERS
-from streams.codec import Codec, Registry
-from streams.codec.registration import register_all
 from streams.core.errors import CurfewError
 from streams.core.subscription_rules import Known
-from streams.kafka import admin as kafka_admin
 from streams.kafka.manifest import Manifest
-from streams.settings import ClockMode, Settings
-from streams.sinks.billing import SqlBillingStore
 
 #: A queue beside the default ones, to which a subscription forwards.
 EXTRA_QUEUE = "partner"
@@ -43,19 +34,18 @@ SECRET = "CURFEW_SECRET_DEMO"
 HERE = Path(__file__).parent
 #: Set by the first SIGINT or SIGTERM; whoever looks after the place then ends it.
 INTERRUPTED = threading.Event()
-#: What a run leaves in its directory and the next one deletes.
-LEFT_BEHIND = ("workers", "logs", "received.jsonl", "receiver.port", "subscriptions.toml", "billing.sqlite*")
+#: What a run leaves in its directory besides what every site does.
+LEFT_BEHIND = ("received.jsonl", "receiver.port", "subscriptions.toml")
 #: The receiver is one import and one socket; on a loaded machine that takes some seconds.
 RECEIVER_TIMEOUT_S = 60.0
 #: After the producer has committed the last tick it only has to leave.
 PRODUCER_GRACE_S = 20.0
 
 
-class Place:
-    """A directory, a Kafka with registry in it, and processes around it.
+class Place(Site):
+    """The demo's site, with a receiver of webhooks, and a producer beside the workers.
 
-    Steps are methods, to be called in the order in which they are written; :meth:`close` ends whatever has been started
-    and says which processes would not end. ``database_url``: an empty database instead of a SQLite file.
+    Steps are methods, to be called in the order in which they are written.
     """
 
     def __init__(
@@ -65,65 +55,22 @@ class Place:
         report: Callable[[str], None],
         database_url: str | None = None,
     ) -> None:
+        manifest = Manifest.load().with_queues(EXTRA_QUEUE)
+        super().__init__(directory, "demo", manifest, report, kafka_version=kafka_version, left_behind=LEFT_BEHIND)
         self._database_url = database_url
-        self.directory = directory.absolute()
         self.logs = self.directory / "logs"
         self.received = self.directory / "received.jsonl"
-        self.manifest = Manifest.load().with_queues(EXTRA_QUEUE)
-        self.supervisor = Supervisor(log_dir=self.logs)
         self.producer: subprocess.Popen[bytes] | None = None
-        self._started: list[psutil.Process] = []
-        config = StackConfig(data_dir=self.directory / "stack", kafka_version=kafka_version, fresh=True)
-        self._stack = Stack(config, report=report)
 
-    def start_stack(self) -> None:
+    def start(self) -> None:
         """Kafka and the registry, with fresh data. Raises StackError, for example when another demo runs here."""
-        claim(self.directory, "demo")
-        self._stack.lock()  # before anything is deleted
-        self._delete(LEFT_BEHIND)
-        address = self._stack.start()
-        self._started += [psutil.Process(pid) for pid in self._stack.child_pids]
-        self.settings = Settings(
-            bootstrap_servers=address.bootstrap_servers,
-            schema_registry_url=address.schema_registry_url,
-            data_dir=self.directory,
-            clock=ClockMode.VIRTUAL,
-            environment="development",
-            hooks=("agents.demo.hooks:HOOKS",),
-            database_url=SecretStr(self._database_url or f"sqlite:///{self.directory / 'billing.sqlite'}"),
-        )
-        self.codec = Codec(Registry(self.settings.schema_registry_url))
-        self.store = SqlBillingStore(self.settings.billing_store_url)
-        # Every setting that the environment or a curfew.toml here could have made different is said explicitly.
-        self.supervisor.env = {
-            "CURFEW_BOOTSTRAP_SERVERS": self.settings.bootstrap_servers,
-            "CURFEW_SCHEMA_REGISTRY_URL": self.settings.schema_registry_url,
-            "CURFEW_DATA_DIR": str(self.directory),
-            "CURFEW_DATABASE_URL": self.settings.billing_store_url,
-            "CURFEW_CLOCK": self.settings.clock.value,
-            "CURFEW_ENVIRONMENT": self.settings.environment,
-            "CURFEW_HOOKS": '["agents.demo.hooks:HOOKS"]',
-            SECRET: f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}",
-        }
-
-    def kafka(self) -> dict[str, Any]:
-        """Configuration of the demo's own clients: errors are told by what fails, not by lines across the screen."""
-        return self.settings.kafka(log_level=0, error_cb=lambda error: None)
-
-    def apply_topics(self) -> int:
-        """Create all topics and queues; returns how many."""
-        admin = kafka_admin.admin_client(self.kafka())
-        kafka_admin.apply(self.manifest, admin, kafka_admin.diff(self.manifest, admin))
-        return len(self.manifest.topics)
-
-    def apply_schemas(self) -> int:
-        """Register all schemas; returns the number of subjects."""
-        return len(register_all(Registry(self.settings.schema_registry_url), self.manifest.subjects()))
+        secret = {SECRET: f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}"}
+        self.start_stack(hooks=("agents.demo.hooks:HOOKS",), database_url=self._database_url, **secret)
 
     def start_receiver(self) -> str:
         """A subscriber's system; returns its address. Raises CurfewError when it does not come up."""
         port_file = self.directory / "receiver.port"
-        self._child(
+        self.add(
             "receiver", "receive", "--secret-ref", f"env:{SECRET}", "--port-file", str(port_file),
             "--log-file", str(self.received), "--quiet",
         )  # fmt: skip
@@ -150,7 +97,7 @@ class Place:
     def start_workers(self) -> None:
         """One process for each kind of worker."""
         for name in WORKERS:
-            self._child(name, "worker", name)
+            self.add(name, "worker", name)
 
     def start_producer(self, accounts: int, changes: int, seed: int) -> None:
         """The billing engine and the CRM: not under the supervisor, since it ends by itself."""
@@ -179,7 +126,7 @@ class Place:
         self.supervisor.check()
         for child in self.supervisor.children:
             if child.process is not None and child.process is not before[child.name]:
-                self._started.append(psutil.Process(child.process.pid))
+                self.note(child)
         if self.producer is not None and self.producer.poll():
             raise CurfewError(f"the demo's producer ended with {self.producer.returncode}: {self._tail('producer')}")
 
@@ -192,34 +139,13 @@ class Place:
         self.producer.wait(PRODUCER_GRACE_S)
 
     def close(self) -> list[str]:
-        """End all processes, workers first; returns a line for each one that still runs, so none when all is well."""
+        """End the producer, then as every site."""
         with suppress(ProcessLookupError):
             if self.producer is not None and self.producer.poll() is None:
                 self.producer.kill()
                 self.producer.wait()
-        self.supervisor.stop()
-        if hasattr(self, "store"):
-            self.store.dispose()
-        self._stack.stop()
-        # psutil compares the time of creation too: another process may have got the number since.
-        return [f"{process.pid} {process.name()}" for process in self._started if process.is_running()]
-
-    def delete(self) -> None:
-        """Delete everything that this run has made."""
-        self._delete((*LEFT_BEHIND, "stack"))
-        release(self.directory, "demo")
-
-    def _child(self, name: str, *command: str) -> None:
-        self.supervisor.add(name, *command)
-        process = self.supervisor.children[-1].process
-        assert process is not None
-        self._started.append(psutil.Process(process.pid))
+        return super().close()
 
     def _tail(self, name: str) -> str:
         lines = (self.logs / f"{name}.log").read_text(errors="replace").splitlines()
         return lines[-1] if lines else "no output"
-
-    def _delete(self, patterns: tuple[str, ...]) -> None:
-        for pattern in patterns:
-            for path in self.directory.glob(pattern):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from streams.core.change import Change, ContextChanged, Rules, State, Step
-from streams.core.change_messages import finding, is_told
+from streams.core.change_messages import cancelled, finding
 from streams.core.change_progress import progress
 from streams.core.change_window import window
 from streams.core.messages import Context, ValidatedRequest
@@ -44,10 +44,8 @@ def follow(current: Change, fact: ContextChanged, now: datetime, rules: Rules) -
         ended = reason if context.cancelled else (None if current.ended == reason else current.ended)
         return Step(change=replace(current, **seen, ended=ended, next_zone=context.zone or current.next_zone))
     if context.cancelled:
-        told = is_told(current, "cancelled")
-        cancelled = replace(current, **seen, state=State.CANCELLED, reason=reason, sequence=current.sequence + told)
-        effects = (finding(cancelled, "cancelled", now, before=current.state),) if told else ()
-        return Step(change=cancelled, effects=effects)
+        after, told = cancelled(replace(current, **seen), now, reason=reason)
+        return Step(change=after, effects=told)
     if context.zone is None or context.zone == current.zone:
         return Step(change=replace(current, **seen))
     try:

@@ -34,10 +34,12 @@ from streams.core.change_rows import (
     CHANGE,
     PARKED,
     Answer,
+    Owner,
     Parked,
     Rows,
     change_key,
     context_key,
+    open_key,
     pack,
     parked_key,
     past_key,
@@ -100,6 +102,13 @@ def _parked_dues(parked: Parked) -> Iterator[Due]:
     yield Due(id=f"{PARKED}{parked.service_id}", at=at, deadline=at, windowed=False)
 
 
+def _owner(change: Change | None) -> Owner | None:
+    """Whose open change it is; None if it is none."""
+    if change is None or not change.is_open:
+        return None
+    return Owner(account_id=change.account_id, service_id=change.service_id)
+
+
 class Desk:
     """Decisions of one partition at one instant. ``now`` is None before the first tick: then requests wait."""
 
@@ -148,7 +157,7 @@ class Desk:
         return self._apply(acknowledgement.service_id, fact, self.now or acknowledgement.committed_at)
 
     def context(self, contexts: Sequence[Context]) -> Iterator[list[Effect]]:
-        """Take what pending changes depend on; one look at the rows serves all of ``contexts``."""
+        """Take what pending changes depend on: of an account, those that are open."""
         news: dict[bytes, Context] = {}
         for context in contexts:
             key = context_key(context.account_id, context.service_id)
@@ -157,18 +166,19 @@ class Desk:
             if known is None or known.revision < context.revision:
                 news[key] = context
         if self.now is not None:
-            accounts = {one.account_id: one for one in news.values() if one.service_id is None}
-            concerned = [(one.service_id, one) for one in news.values() if one.service_id is not None]
-            if accounts:
-                owners = (unpack_owner(value) for _, value in self.rows.scan(CHANGE.encode()))
-                concerned += [
-                    (one.service_id, accounts[one.account_id]) for one in owners if one.account_id in accounts
-                ]
-            for service_id, context in concerned:
-                yield self._apply(service_id, ContextChanged(context=context), self.now)
+            for context in news.values():
+                fact = ContextChanged(context=context)
+                services = self._open(context.account_id) if context.service_id is None else [context.service_id]
+                for service_id in services:
+                    yield self._apply(service_id, fact, self.now)
         # At the end: after a crash between two slices, a context that is known would not be taken again.
         for key, context in news.items():
             self.rows.put(key, pack(context))
+
+    def _open(self, account_id: str) -> list[str]:
+        """The services of the account that have an open change."""
+        owners = (unpack_owner(value) for _, value in self.rows.scan(open_key(account_id, "")))
+        return [one.service_id for one in owners if one.account_id == account_id]
 
     def due_work(self) -> Iterator[list[Effect]]:
         """All that is due now, earliest deadline first, while the window has room; one list of effects per row."""
@@ -193,8 +203,18 @@ class Desk:
         if decided.replaced is not None:
             self.rows.put(past_key(decided.replaced), pack(decided.replaced))
         self.rows.put(change_key(service_id), pack(after))
+        self._note_open(before, after)
         self._index.add(dues(after, before))
         self._index.mark(f"{CHANGE}{service_id}", after.awaiting is CommandStep.EXECUTE)
+
+    def _note_open(self, before: Change | None, after: Change) -> None:
+        was, now = _owner(before), _owner(after)
+        if was == now:
+            return
+        if was is not None:
+            self.rows.delete(open_key(was.account_id, was.service_id))
+        if now is not None:
+            self.rows.put(open_key(now.account_id, now.service_id), pack(now))
 
     # -- requests that wait -----------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 
 from streams.core import ids
@@ -49,6 +50,21 @@ def finding(change: Change, name: str, at: datetime, *, before: State | None = N
         audience=audience_of(name),
     )
     return RaiseFinding(finding=found)
+
+
+def cancelled(
+    change: Change, at: datetime, *, reason: str | None = None, **facts: Value
+) -> tuple[Change, tuple[RaiseFinding, ...]]:
+    """The change after its cancellation, and what is told of it: nothing if it is silent. ``reason``: nobody asked."""
+    told = is_told(change, "cancelled")
+    after = replace(
+        change,
+        state=State.CANCELLED,
+        awaiting=None,
+        reason=change.reason if reason is None else reason,
+        sequence=change.sequence + told,
+    )
+    return after, (finding(after, "cancelled", at, before=change.state, **facts),) if told else ()
 
 
 def _cause(change: Change, name: str) -> str:

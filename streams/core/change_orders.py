@@ -7,7 +7,7 @@ from datetime import datetime
 
 from streams.core import ids
 from streams.core.change import Change, ChangeCancelled, ChangeOrdered, Effect, Rules, State, Step
-from streams.core.change_messages import accepted, finding, is_told, refused, rejection
+from streams.core.change_messages import accepted, cancelled, finding, is_told, refused, rejection
 from streams.core.change_progress import progress
 from streams.core.change_window import Window, roll, window
 from streams.core.matrix import DateRule, LatePolicy, MatrixElement, effective_date
@@ -70,12 +70,8 @@ def cancel(current: Change | None, fact: ChangeCancelled, now: datetime) -> Step
             reasons.append("too_late")
     if reasons or current is None:
         return Step(change=current, effects=(refused(request, current, tuple(reasons), now),))
-    told = is_told(current, "cancelled")
-    cancelled = replace(current, state=State.CANCELLED, awaiting=None, sequence=current.sequence + told)
-    effects: list[Effect] = [accepted(request, cancelled, now)]
-    if told:
-        effects.append(finding(cancelled, "cancelled", now, before=current.state, request_id=request.request_id))
-    return Step(change=cancelled, effects=tuple(effects))
+    after, told = cancelled(current, now, request_id=request.request_id)
+    return Step(change=after, effects=(accepted(request, after, now), *told))
 
 
 def _reasons_of_account(validated: ValidatedRequest) -> list[str]:

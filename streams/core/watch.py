@@ -206,9 +206,9 @@ def _view(one: Tracked) -> tuple[object, ...]:
 
 
 def at_risk(tracked: Tracked, reason: str, at: datetime) -> Finding:
-    """``rate_plan_change.at_risk`` of one change.
+    """``rate_plan_change.at_risk`` of one change; nobody else raises it (ADR 12).
 
-    Its id is the one that the scheduler would give it for this revision, so whoever says it first, it is said once.
+    Its id follows from change and revision, so it is one event, however often, and by how many watchdogs, it is said.
     """
     facts: dict[str, Value] = {
         "service_id": tracked.service_id,

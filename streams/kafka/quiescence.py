@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+import structlog
 from confluent_kafka import Consumer, IsolationLevel, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._listoffsets import OffsetSpec
 
-from streams.core.errors import Transient
-
 TIMEOUT_S = 10.0
 #: For futures: the client's own time-out, which has an error to tell, has to come first.
 ANSWER_S = TIMEOUT_S + 5.0
+#: After a look without an answer. Whoever waits looks again at once, and each such look makes a client.
+PAUSE_S = 1.0
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waiting:
-    """Records that a group has still to finish."""
+    """``records`` that a group has still to finish; None: Kafka does not say how many."""
 
     group: str
-    records: int
+    records: int | None
+
+    def __str__(self) -> str:
+        return f"{self.group} {'(Kafka does not say)' if self.records is None else self.records}"
 
 
 class Quiescence:
@@ -61,8 +68,8 @@ class Quiescence:
     def waiting(self) -> list[Waiting]:
         """The groups that have something to finish; empty when nothing is in flight.
 
-        A group without a committed offset for a partition has not started: it counts as waiting, with one record.
-        Raises Transient when Kafka does not answer.
+        A group without a committed offset for a partition has not started: it counts as waiting, with one record. Not
+        knowing is not standing still: when Kafka does not answer, all groups are waiting, and that takes a while.
         """
         try:
             return self._look()
@@ -70,7 +77,9 @@ class Quiescence:
             # After a broker restart the admin client goes on asking with the leader epoch it knows, for minutes
             # (FENCED_LEADER_EPOCH); a new one asks for metadata first.
             self._admin = AdminClient(self._config)
-            raise Transient(f"Kafka does not say what is in flight ({error!r}): is the broker well?") from error
+            log.warning("quiescence.unknown", error=repr(error), remedy="is the broker well? The next look is soon")
+            time.sleep(PAUSE_S)
+            return [Waiting(group=group, records=None) for group in self._reads]
 
     def _look(self) -> list[Waiting]:
         committed = dict(zip(self._reads, self._threads.map(self._committed, self._reads), strict=True))

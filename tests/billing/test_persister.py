@@ -18,7 +18,18 @@ from streams.core.messages import Acknowledgement, ExecutionResult, ExecutionVer
 from streams.core.objects import ServicePlanChange
 from streams.core.outcome import SealedOutcome
 from streams.sinks.billing import BillingStore, Fenced, SqlBillingStore
-from tests.billing.makers import EVENING, LONG_AGO, MIDNIGHT, MORNING, closing, outcome, plan, releasing, sealed
+from tests.billing.makers import (
+    EVENING,
+    LONG_AGO,
+    MIDNIGHT,
+    MORNING,
+    NEXT_MIDNIGHT,
+    closing,
+    outcome,
+    plan,
+    releasing,
+    sealed,
+)
 from tests.support.batch import Lane, Outputs, values
 
 DEAD_LETTERS = "dead-letters.persistence"
@@ -244,6 +255,35 @@ def test_ticks_finish_the_second_parts_and_then_the_changes_are_acknowledged(sto
     assert worker.next_due(due) == [None]
     assert after == []
     assert store.counts().waiting == 0
+
+
+def test_first_parts_do_not_ask_the_database_when_the_next_second_part_is_due(
+    store: SqlBillingStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only what memory cannot know is asked: what was there before it, and what is left after some were finished."""
+    asked: list[int] = []
+    ask = store.next_due
+
+    def next_due(partition: int) -> datetime | None:
+        asked.append(partition)
+        return ask(partition)
+
+    monkeypatch.setattr(store, "next_due", next_due)
+    load(store, 5)
+    two_parts(store).outcomes([sealed(4, effective_from=NEXT_MIDNIGHT)])
+    asked.clear()
+    worker = two_parts(store)
+
+    later = worker.next_due(worker.outcomes([sealed(0, effective_from=NEXT_MIDNIGHT + timedelta(hours=1))]))
+    others = [worker.next_due(worker.outcomes([sealed(number)])) for number in (1, 2, 1)]
+    before = len(asked)
+    left = worker.next_due(worker.tick(PART_DUE))
+
+    assert later == [PART_DUE + timedelta(days=1)], "of the one that an earlier process has written"
+    assert others == [[PART_DUE], [], []], "said once"
+    assert before == 1
+    assert left == [PART_DUE + timedelta(days=1)]
+    assert len(asked) == 2
 
 
 def test_a_worker_that_takes_over_between_the_parts_finishes_them(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,6 @@ from agents.supervisor import Supervisor
 from agents.worker import WORKERS
 from streams.codec import Codec, Registry
 from streams.codec.registration import register_all
-from streams.core.errors import Transient
 from streams.core.events import Event
 from streams.core.matrix import DateRule
 from streams.core.objects import (
@@ -272,10 +271,7 @@ class Application:
 
     def _is_quiet(self) -> bool:
         assert self._quiescence is not None
-        try:
-            return not self._quiescence.waiting()
-        except Transient:  # a broker that just came back, or a machine that is busy
-            return False
+        return not self._quiescence.waiting()
 
     def assert_all_run(self) -> None:
         for child in self.supervisor.children:
@@ -299,6 +295,12 @@ class Application:
         return self.records(dead_letter_topic(group))
 
     # -- a fleet ----------------------------------------------------------------------------------------------------
+
+    def know(self, services: Mapping[str, str]) -> None:
+        """Accounts in São Paulo with these services (service → account), all on plan basic."""
+        self.send("billing.account", *((account, created(account)) for account in dict.fromkeys(services.values())))
+        self.send("billing.service", *((account, service_created(account, one)) for one, account in services.items()))
+        self.load_plans([basic_plan(account, one) for one, account in services.items()])
 
     def load_plans(self, plans: Iterable[ServicePlan]) -> None:
         """Import plans into the billing store and publish them, as a migration of a real fleet does."""

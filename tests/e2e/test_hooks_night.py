@@ -11,9 +11,9 @@ import pytest
 
 from agents.embedded import Stack, StackConfig
 from streams.core.events import Audience, Event
-from streams.settings import ClockMode
-from tests.e2e.application import Application, basic_plan, created, service_created
-from tests.e2e.test_night import DEADLINE, NOON, tick
+from tests.e2e import nights
+from tests.e2e.application import Application
+from tests.e2e.nights import DEADLINE, NOON, pass_time
 from tests.plan_changes.makers import a_request, an_element
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
@@ -26,29 +26,17 @@ NAMES = ("sleeps", "raises", "aborts", "alters", "charges", "drops-an-option", "
 @pytest.fixture(scope="module")
 def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Application]:
     """The application an hour after a midnight, for which each service had ordered its change at noon."""
-    with Stack(StackConfig(data_dir=tmp_path_factory.mktemp("hooks-stack"))) as address:
-        yield from _night(Application(address, tmp_path_factory.mktemp("hooks"), clock=ClockMode.VIRTUAL))
-
-
-def _night(made: Application) -> Iterator[Application]:
-    made.env.update(CURFEW_HOOKS='["tests.e2e.hooks:HOOKS"]', PYTHONPATH=str(ROOT))
-    try:
-        made.configure()
-        made.send("catalog.matrix-element", *((name, an_element(name)) for name in NAMES))
-        made.start()
-        made.send("billing.account", *((name, created(name)) for name in NAMES))
-        made.send("billing.service", *((name, service_created(name, f"S-{name}")) for name in NAMES))
-        made.load_plans([basic_plan(name, f"S-{name}") for name in NAMES])
-        tick(made, NOON, NOON)
+    env = {"CURFEW_HOOKS": '["tests.e2e.hooks:HOOKS"]', "PYTHONPATH": str(ROOT)}
+    services, elements = {f"S-{name}": name for name in NAMES}, map(an_element, NAMES)
+    stack = Stack(StackConfig(data_dir=tmp_path_factory.mktemp("hooks-stack")))
+    with stack, nights.night(stack, tmp_path_factory.mktemp("hooks"), services, elements=elements, env=env) as made:
         orders = [
             a_request(name, account_id=name, service_id=f"S-{name}", element_key=name, silent=name == "silent")
             for name in NAMES
         ]
         made.send("plan-change.requests", *((order.account_id, order) for order in orders))
-        tick(made, NOON, DEADLINE + timedelta(hours=1))
+        pass_time(made, NOON, DEADLINE + timedelta(hours=1))
         yield made
-    finally:
-        made.close()
 
 
 def history(night: Application, name: str) -> list[Event]:

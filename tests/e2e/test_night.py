@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -12,41 +12,21 @@ import pytest
 from agents.embedded import Stack
 from streams.core.events import Event
 from streams.core.objects import Op, Service, ServiceChange
-from streams.settings import ClockMode
-from tests.e2e.application import QUEUE, Application, basic_plan, created, service_created
+from tests.e2e import nights
+from tests.e2e.application import QUEUE, Application
+from tests.e2e.nights import DEADLINE, HOUR, NOON, pass_time
 from tests.support.kafka_io import wait_until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
 ACCOUNT, SERVICE = "A1", "S1"
-#: São Paulo has no midnight that night: 2018-11-04 begins at 01:00, which is 03:00 in UTC.
-DEADLINE = datetime(2018, 11, 4, 3, 0, tzinfo=UTC)
-NOON = DEADLINE - timedelta(hours=12)
-HOUR = timedelta(hours=1)
 
 
 @pytest.fixture
 def night(private_stack: Callable[..., Stack], tmp_path: Path) -> Iterator[Application]:
-    """An application on the virtual clock, which stands at the noon before; one account with one service."""
-    address = private_stack().address
-    assert address is not None
-    made = Application(address, tmp_path / "application", clock=ClockMode.VIRTUAL)
-    made.directory.mkdir()
-    try:
-        made.configure()
-        made.start()
-        made.send("billing.account", (ACCOUNT, created(ACCOUNT)))
-        made.send("billing.service", (ACCOUNT, service_created(ACCOUNT, SERVICE)))
-        made.load_plans([basic_plan(ACCOUNT, SERVICE)])
-        tick(made, NOON, NOON)
+    """One account with one service."""
+    with nights.night(private_stack(), tmp_path, {SERVICE: ACCOUNT}) as made:
         yield made
-    finally:
-        made.close()
-
-
-def tick(application: Application, start: datetime, until: datetime) -> None:
-    """`curfew clock` from one instant to another; it ends when everything that it caused is finished."""
-    application.run("clock", "--from", start.isoformat(), "--until", until.isoformat(), "--step", "60")
 
 
 def switch(application: Application, at: datetime, revision: int, before: str, after: str) -> None:
@@ -84,20 +64,20 @@ def test_a_change_is_ordered_executed_persisted_and_true_at_midnight(night: Appl
     night.settle()
     at_noon = [event.type for event in lifecycle(night)]
 
-    tick(night, NOON, DEADLINE - HOUR)
+    pass_time(night, NOON, DEADLINE - HOUR)
     switch(night, DEADLINE - HOUR, 2, "Active", "Suspended")
     plans = [night.store.plan(SERVICE)]
     [settled] = night.store.changes()
     stored = night.store.outcomes([settled.change_id])[settled.change_id]
 
     last_second = DEADLINE - timedelta(seconds=1)
-    tick(night, DEADLINE - HOUR, last_second)
+    pass_time(night, DEADLINE - HOUR, last_second)
     before = [event.type for event in lifecycle(night)]
 
-    tick(night, last_second, DEADLINE)
+    pass_time(night, last_second, DEADLINE)
     wait_until(lambda: "rate_plan_change.effective" in [event.type for event in lifecycle(night)], "it is effective")
     switch(night, DEADLINE + HOUR, 3, "Suspended", "Active")
-    tick(night, DEADLINE, DEADLINE + HOUR)
+    pass_time(night, DEADLINE, DEADLINE + HOUR)
     plans.append(night.store.plan(SERVICE))
     history = lifecycle(night)
     switched = [event for event in night.events(ACCOUNT) if event.type == "service.state_transitioned"]

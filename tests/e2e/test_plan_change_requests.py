@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from tests.cli.curfew import Curfew
-from tests.e2e.application import Application, basic_plan, created, curfew_command, now, service_created
+from tests.e2e.application import Application, curfew_command, now
 from tests.support.kafka_io import wait_until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
@@ -53,9 +53,7 @@ def order(application: Application, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def knows(application: Application, account_id: str, *service_ids: str) -> None:
-    application.send("billing.account", (account_id, created(account_id)))
-    application.send("billing.service", *((account_id, service_created(account_id, one)) for one in service_ids))
-    application.load_plans([basic_plan(account_id, one) for one in service_ids])
+    application.know(dict.fromkeys(service_ids, account_id))
     application.settle()
 
 

@@ -13,7 +13,8 @@ from streams.core.change_progress import rolled_over
 from streams.core.change_step import step
 from streams.core.change_window import derived, window
 from streams.core.messages import Context, ExecuteCommand, Resolution
-from tests.plan_changes.makers import DEADLINE, NO_HOOKS, NOON, START, a_request, pending
+from streams.kafka.store import Overlay
+from tests.plan_changes.makers import DEADLINE, NO_HOOKS, NOON, START, a_cancel, a_request, pending
 from tests.plan_changes.plant import Plant, a_plan, a_service, an_account
 from tests.plan_changes.test_agents import a_plant, kinds, the_change
 from tests.plan_changes.test_machine import events, replies
@@ -131,6 +132,38 @@ def test_only_the_changes_of_that_account_follow() -> None:
     assert kinds(plant, plant.tick(START)) == ["started"]
     assert (the_change(plant).state, the_change(plant, "S2").state) == ("pending", "started")
     assert kinds(plant, plant.tick(START + HOUR)) == ["started"]
+
+
+def test_news_of_an_account_looks_at_open_changes_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many services of it, or of others, ever had a change; ids may have slashes."""
+    plant = a_plant()
+    services = {f"S{number}": "A1" for number in range(4)} | {"S9": "A2", "x/S1": "A1/x"}
+    for service, owner in services.items():
+        about = {"account_id": owner}
+        plant.knows(an_account(id=owner), a_service(id=service, **about), a_plan(service_id=service, **about))
+        plant.request(a_request(f"R-{service}", service_id=service, account_id=owner))
+    for service in ("S0", "S2"):
+        plant.request(a_cancel(f"C-{service}", service_id=service))
+    looked: list[bytes] = []
+    get = Overlay.get
+
+    def noted(rows: Overlay, key: bytes) -> bytes | None:
+        looked.append(key)
+        return get(rows, key)
+
+    monkeypatch.setattr(Overlay, "get", noted)
+    hear(plant, moved())
+
+    assert [key for key in looked if key.startswith(b"change/")] == [b"change/S1", b"change/S3"]
+    monkeypatch.undo()
+    assert [the_change(plant, service).zone == LISBON for service in services] == [
+        False,
+        True,
+        False,
+        True,
+        False,
+        False,
+    ]
 
 
 def test_an_order_that_was_overtaken_by_the_news_is_decided_on_the_news() -> None:

@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from streams.core.change import Change, Effect, RaiseFinding, SendCommand, SendReply, SendSettlement, State
 from streams.core.change_desk import Desk, rebuild
-from streams.core.change_rows import CHANGE, PAST, change_key, unpack_change
+from streams.core.change_rows import CHANGE, OPEN, PAST, change_key, unpack_change, unpack_owner
 from streams.core.events import Audience, Finding
 from streams.core.matrix import DateRule, LatePolicy, MatrixElement, MissedPolicy
 from streams.core.messages import (
@@ -445,6 +445,14 @@ class World(RuleBasedStateMachine):
         if wanted is not None:
             assert kept is not None
             assert kept <= wanted
+
+    @invariant()
+    def open_changes_have_a_row_that_says_so(self) -> None:
+        """And no other has one: news of an account reads these rows only."""
+        latest = [unpack_change(value) for _, value in self.store.scan(CHANGE.encode())]
+        said = [unpack_owner(value) for _, value in self.store.scan(OPEN.encode())]
+        wanted = [(one.account_id, one.service_id) for one in latest if one.is_open]
+        assert sorted((one.account_id, one.service_id) for one in said) == sorted(wanted)
 
     def teardown(self) -> None:
         """Let everything come to its end: each accepted order is in one final state, or waits for a person."""

@@ -65,13 +65,18 @@ MUTANTS = {
     ),
     "a rolled change keeps its revision": (
         "change_progress.py",
-        "        revision=change.revision + 1,\n        attempt=1,",
-        "        revision=change.revision,\n        attempt=1,",
+        "        revision=change.revision + 1,\n        zone=zone,",
+        "        revision=change.revision,\n        zone=zone,",
     ),
     "a silent change tells the customer": (
         "change_messages.py",
         "    return not (change.silent and name in _CUSTOMER_EVENTS)",
         "    return True",
+    ),
+    "a change that has ended counts as an open one": (
+        "change_desk.py",
+        "    if change is None or not change.is_open:",
+        "    if change is None:",
     ),
     "an answer is not remembered": (
         "change_desk.py",

@@ -11,48 +11,26 @@ from typing import Any
 import pytest
 
 from agents.embedded import Stack
-from streams.settings import ClockMode
-from tests.delivery.receiving import RunningReceiver, receiver
+from tests.delivery.receiving import RunningReceiver
+from tests.e2e import nights
 from tests.e2e.application import Application
+from tests.e2e.nights import HOUR, pass_time, run_freely, stop
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.faults]
 
 #: The next canary whose start is still to come has its midnight at 12:00.
 NOW = datetime(2018, 11, 3, 10, 5, tzinfo=UTC)
-HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
 
 
 @pytest.fixture
-def people(tmp_path: Path) -> Iterator[RunningReceiver]:
-    """Who is woken."""
-    directory = tmp_path / "people"
-    directory.mkdir()
-    with receiver(directory) as running:
-        yield running
-
-
-@pytest.fixture
-def night(private_stack: Callable[..., Stack], tmp_path: Path, people: RunningReceiver) -> Iterator[Application]:
-    """An application on the virtual clock, with canaries."""
-    address = private_stack().address
-    assert address is not None
-    made = Application(address, tmp_path / "application", clock=ClockMode.VIRTUAL)
-    made.env |= {"CURFEW_WATCHDOG_WEBHOOK_URL": people.url, "CURFEW_WATCHDOG_WEBHOOK_SECRET": "env:CURFEW_SECRET_TEST"}
-    made.directory.mkdir()
-    try:
-        made.configure()
-        made.start()
+def night(private_stack: Callable[..., Stack], tmp_path: Path, webhook: dict[str, str]) -> Iterator[Application]:
+    """With canaries, and no other service."""
+    with nights.night(private_stack(), tmp_path, {}, now=None, env=webhook) as made:
         for _ in range(2):
             made.run("canary", "setup")
         made.settle()
         yield made
-    finally:
-        made.close()
-
-
-def pass_time(application: Application, start: datetime, until: datetime) -> None:
-    application.run("clock", "--from", start.isoformat(), "--until", until.isoformat(), "--step", "60")
 
 
 def look(application: Application, code: int = 0) -> dict[str, Any]:
@@ -84,14 +62,9 @@ def test_a_canary_goes_there_and_back_and_is_told_when_it_does_not_arrive(
     plans.append(night.store.plan("canary-12"))
     before = people.received()
 
-    [persister] = [child for child in night.supervisor.children if child.name == "persistence"]
-    night.supervisor.children.remove(persister)
-    assert persister.process is not None
-    persister.process.terminate()
-    assert persister.process.wait(30) is not None
+    stop(night, "persistence")
     later = NOW + DAY + 3 * HOUR
-    until = later + 2 * HOUR
-    night.run("clock", "--from", later.isoformat(), "--until", until.isoformat(), "--free-run", "1800")
+    run_freely(night, later, later + 2 * HOUR)
     missed = night.run("canary", "run", "--once", "-f", "json", code=3)
 
     assert [(one["service_id"], one["state"]) for one in first] == [("canary-12", "on_its_way")]

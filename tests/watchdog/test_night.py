@@ -6,7 +6,6 @@ import json
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,50 +16,23 @@ from agents.embedded.ports import free_port
 from agents.watchdog_book import Book
 from streams.core.errors import Transient
 from streams.core.events import Finding
-from streams.settings import ClockMode
-from tests.delivery.receiving import RunningReceiver, receiver
-from tests.e2e.application import Application, as_bytes, basic_plan, created, service_created
+from tests.delivery.receiving import RunningReceiver
+from tests.e2e import nights
+from tests.e2e.application import Application, as_bytes
+from tests.e2e.nights import DEADLINE, HOUR, NOON, pass_time, run_freely, stop
 from tests.plan_changes.makers import a_request
 from tests.support.kafka_io import wait_until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
-#: São Paulo has no midnight that night: 2018-11-04 begins at 01:00, which is 03:00 in UTC.
-DEADLINE = datetime(2018, 11, 4, 3, 0, tzinfo=UTC)
-NOON = DEADLINE - timedelta(hours=12)
-HOUR = timedelta(hours=1)
 SERVICES = [f"S{number}" for number in range(1, 9)]
-#: Ten virtual hours in twenty seconds.
-SPEED = "1800"
 
 
 @pytest.fixture
-def people(tmp_path: Path) -> Iterator[RunningReceiver]:
-    """Who is woken."""
-    directory = tmp_path / "people"
-    directory.mkdir()
-    with receiver(directory) as running:
-        yield running
-
-
-@pytest.fixture
-def night(private_stack: Callable[..., Stack], tmp_path: Path, people: RunningReceiver) -> Iterator[Application]:
-    """An application on the virtual clock at noon, with one order per service, accepted."""
-    address = private_stack().address
-    assert address is not None
-    made = Application(address, tmp_path / "application", clock=ClockMode.VIRTUAL)
-    made.env |= {"CURFEW_WATCHDOG_WEBHOOK_URL": people.url, "CURFEW_WATCHDOG_WEBHOOK_SECRET": "env:CURFEW_SECRET_TEST"}
-    made.directory.mkdir()
-    try:
-        made.configure()
-        made.start()
-        accounts = {service: f"A-{service}" for service in SERVICES}
-        made.send("billing.account", *((account, created(account)) for account in accounts.values()))
-        made.send(
-            "billing.service", *((account, service_created(account, service)) for service, account in accounts.items())
-        )
-        made.load_plans([basic_plan(account, service) for service, account in accounts.items()])
-        made.run("clock", "--from", NOON.isoformat(), "--until", NOON.isoformat())
+def night(private_stack: Callable[..., Stack], tmp_path: Path, webhook: dict[str, str]) -> Iterator[Application]:
+    """Noon, with one order per service, accepted."""
+    accounts = {service: f"A-{service}" for service in SERVICES}
+    with nights.night(private_stack(), tmp_path, accounts, env=webhook) as made:
         orders = [
             (account, a_request(f"R-{service}", account_id=account, service_id=service, requested_at=NOON))
             for service, account in accounts.items()
@@ -68,8 +40,6 @@ def night(private_stack: Callable[..., Stack], tmp_path: Path, people: RunningRe
         made.send("plan-change.requests", *orders)
         made.settle()
         yield made
-    finally:
-        made.close()
 
 
 @contextmanager
@@ -97,19 +67,6 @@ def watching(application: Application) -> Iterator[Callable[[], dict[str, Any]]]
             process.wait(30)
         finally:
             process.kill()
-
-
-def stop(application: Application, name: str) -> None:
-    """End one worker for good."""
-    [child] = [child for child in application.supervisor.children if child.name == name]
-    assert child.process is not None
-    application.supervisor.children.remove(child)
-    child.process.terminate()
-    assert child.process.wait(30) is not None
-
-
-def run_freely(application: Application, start: datetime, until: datetime) -> None:
-    application.run("clock", "--from", start.isoformat(), "--until", until.isoformat(), "--free-run", SPEED)
 
 
 def at_risk_events(application: Application) -> list[Finding]:
@@ -160,7 +117,7 @@ def test_it_tells_people_when_the_scheduler_is_dead(night: Application, people: 
 def test_a_healthy_night_wakes_nobody(night: Application, people: RunningReceiver) -> None:
     """Every change is persisted, each some time after its own release; the virtual clock waits for the workers."""
     with watching(night) as health:
-        night.run("clock", "--from", NOON.isoformat(), "--until", (DEADLINE + HOUR).isoformat(), "--step", "5")
+        pass_time(night, NOON, DEADLINE + HOUR, step_minutes=5)
         wait_until(
             lambda: health()["deadlines"] == [] and health()["now"] == "2018-11-04T04:00:00.000Z", "it has seen the end"
         )
@@ -176,7 +133,7 @@ def test_it_asks_the_billing_store_before_it_says_missed(night: Application, peo
     """Acknowledgements that nobody has read are no missed changes; one that is really not there is."""
     with watching(night):
         pass  # it knows the orders now
-    night.run("clock", "--from", NOON.isoformat(), "--until", (DEADLINE - HOUR).isoformat(), "--step", "30")
+    pass_time(night, NOON, DEADLINE - HOUR, step_minutes=30)
     pretend_to_have_read(night, "plan-change.acknowledgements")
     for name in ("plan-changes", "persistence", "execution"):
         stop(night, name)
