@@ -13,7 +13,6 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Generic, TypeVar
 
-
 #: Ten years: more is a number of another field, and an instant derived from it would be out of every calendar.
 MAX_GRACE_DAYS = 3_650
 
@@ -149,9 +148,7 @@ class Invoice:
 
     def __post_init__(self) -> None:
         if not 0 <= self.grace_days <= MAX_GRACE_DAYS:
-            raise ValueError(
-                f"grace_days of invoice {self.id} is {self.grace_days}; it must be 0 to {MAX_GRACE_DAYS}"
-            )
+            raise ValueError(f"grace_days of invoice {self.id} is {self.grace_days}; it must be 0 to {MAX_GRACE_DAYS}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
