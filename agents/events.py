@@ -37,7 +37,8 @@ from streams.core.objects import (
 )
 from streams.core.routing import Route, Router
 from streams.core.rows import CountRow, Kind, ObjectRow, count_key, follow, object_key
-from streams.core.subscription_filter import asked
+from streams.core.subscription_filter import Acceptance, asked
+from streams.filters import CelLanguage
 from streams.kafka.chunks import Batch, Record
 from streams.kafka.runtime import Runtime
 from streams.kafka.store import MAX_ROW_BYTES
@@ -111,14 +112,17 @@ class LiveRouter:
         self._catalogue = catalogue
         self._queues = queues
         self._versions: tuple[int, int] | None = None
-        self._router = Router(())
+        self._language = CelLanguage()
+        self._router = Router((), language=self._language)
 
     def __call__(self) -> Router:
         versions = self._catalogue.version("route"), self._catalogue.version("subscription")
         if versions != self._versions:
             routes = [self._existing(route) for route in self._catalogue.all("route").values()]
             subscriptions = self._catalogue.all("subscription").values()
-            self._router = Router(routes, [asked(one) for one in subscriptions])
+            acceptance = Acceptance(self._language)
+            asks = [asked(one, acceptance) for one in subscriptions]
+            self._router = Router(routes, asks, language=self._language)
             self._versions = versions
         return self._router
 
@@ -239,25 +243,26 @@ class _Desk:
         """Enrich, route, emit and count what one record means: all of it, or nothing when Poison is raised."""
         sent = len(self._batch.outputs)
         try:
-            names = [self._raise_event(record, finding) for finding in findings]
+            names = [name for finding in findings for name in self._raise_event(record, finding)]
         except Poison:
             del self._batch.outputs[sent:]
             raise
         for name in names:
             self._count(record, name)
 
-    def _raise_event(self, record: Record, finding: Finding) -> str:
+    def _raise_event(self, record: Record, finding: Finding) -> list[str]:
         """Returns what to count."""
         routed = self._router.route(finding, self._look_up, _traceparent(record))
+        unfit = [f"unfit {route}" for route in routed.unfit]
         if not routed.dispatches:
-            return f"{'withheld' if routed.withheld else 'unrouted'} {finding.type}"
+            return [f"{'withheld' if routed.withheld else 'unrouted'} {finding.type}", *unfit]
         key = finding.key
         for dispatch in routed.dispatches:
             headers = event_headers(dispatch.event)
             for queue in dispatch.queues:
                 topic, encode = self._events.encoder(queue)
                 self._batch.emit(topic, key=key, value=encode(dispatch.event), headers=headers)
-        return f"raised {finding.type}"
+        return [f"raised {finding.type}", *unfit]
 
     def close(self) -> None:
         """Put the rows. The counts go first: rows become durable in this order, and after a crash between them the
@@ -295,7 +300,8 @@ class _Desk:
 
 def totals(rows: Iterable[tuple[bytes, bytes]]) -> Counter[str]:
     """Sum of the count rows among ``rows`` (key, value): ``raised <type>``, ``unrouted <type>``, ``withheld <type>``,
-    ``gaps <kind>``. Give it the rows of all partitions, each partition's latest ones."""
+    ``gaps <kind>``, ``unfit <route>`` (its filter had no answer). Give it the rows of all partitions, each partition's
+    latest ones."""
     decode = row_decoder(CountRow)
     found: Counter[str] = Counter()
     for key, value in rows:

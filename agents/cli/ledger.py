@@ -14,7 +14,8 @@ from streams.settings import Settings
 app = typer.Typer(help="The account of completeness: published = delivered + waiting + given up.")
 
 COLUMNS = (
-    "subscription", "queue", "accepted", "filtered", "pending", "delivered", "dead", "discarded", "difference", "lag"
+    "subscription", "queue", "accepted", "filtered", "unfit", "pending", "delivered", "dead", "discarded",
+    "difference", "lag",
 )  # fmt: skip
 #: A difference in the thousands has one cause; these are enough to find it.
 SHOWN_IDS = 20
@@ -25,7 +26,7 @@ def ledger(style: TableOrJsonOption = TableOrJson.TABLE) -> None:
     """Account for every event of every subscription; exit code 3 if one is missing or nobody's.
 
     Reads the queues, results, dead letters and rows itself, without a consumer group. "lag" is what intake has still to
-    look at; it is no difference.
+    look at; it is no difference. "unfit" are those of the filtered ones for which the filter had no answer.
 
     Example: curfew ledger -f json
     """
@@ -56,6 +57,7 @@ def row(line: Line) -> dict[str, Any]:
         "difference": found.difference,
         "lag": line.lag,
         "unreadable": line.unreadable,
+        "unfit": line.unfit,
         "digest_accepted": found.digest_accepted,
         "digest_found": found.digest_found,
         "missing": list(found.missing[:SHOWN_IDS]),

@@ -13,10 +13,12 @@ from agents.cli.events import event_type
 from agents.cli.output import Exit, TableOrJson, TableOrJsonOption, note, show
 from agents.config_records import read_records, write_records
 from agents.routes_file import read_routes
+from agents.sample_event import like
 from streams.codec import Codec, Registry
 from streams.core.errors import Misconfigured
 from streams.core.events import Audience
 from streams.core.routing import Route, Router, mismatch
+from streams.filters import CelLanguage
 from streams.kafka.admin import admin_client, partition_counts
 from streams.kafka.manifest import QUEUE_PREFIX
 from streams.settings import Settings
@@ -60,10 +62,7 @@ def list_routes(style: TableOrJsonOption = TableOrJson.TABLE) -> None:
     Example: curfew routes list -f json
     """
     rows = [msgspec.to_builtins(route) for route in _live()]
-    if style is TableOrJson.TABLE:
-        for row in rows:
-            row["where"] = "; ".join(f"{name} = {' | '.join(values)}" for name, values in row["where"].items())
-    show(rows, style, columns=("name", "event_types", "queues", "audience", "where", "parameters", "active"))
+    show(rows, style, columns=("name", "event_types", "queues", "audience", "filter", "parameters", "active"))
 
 
 @app.command("test")
@@ -81,13 +80,14 @@ def try_event(
     Example: curfew routes test service.state_transitioned -F facts.to=Suspended
     """
     known = event_type(type)
-    given = dict(_pair(pair) for pair in field or ())
+    language = CelLanguage()
+    finding, parameters = like(known, audience or known.audience, dict(_pair(pair) for pair in field or ()))
     routes = _read(file) if file is not None else _live()
-    taking = Router(routes).matches(type)
+    taking = Router(routes, language=language).matches(type)
     rows = []
     for route in routes:
         against = f"does not name {type}" if route.active else "is not active"
-        why = mismatch(route, audience or known.audience, given) if route in taking else against
+        why = mismatch(route, finding, parameters, language) if route in taking else against
         rows.append({"route": route.name, "takes": why is None, "queues": list(route.queues), "why_not": why})
     show(rows, style, columns=("route", "takes", "queues", "why_not"))
     if not any(row["takes"] for row in rows):

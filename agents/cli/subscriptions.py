@@ -23,6 +23,7 @@ from streams.core.ids import derive, instant_text
 from streams.core.subscription_filter import exact_types
 from streams.core.subscription_rules import Known
 from streams.core.subscriptions import Subscription
+from streams.filters import CelLanguage
 from streams.kafka import admin as kafka_admin
 from streams.kafka.manifest import Manifest, managed
 from streams.settings import Settings
@@ -59,7 +60,7 @@ def apply(
     existing = read_records(settings, codec, TOPIC, Subscription)
     topics = kafka_admin.partition_counts(kafka_admin.admin_client(settings.kafka()))
     queues = managed(Manifest.load(), topics).queues
-    known = Known(queues=queues, development=settings.environment == "development")
+    known = Known(queues=queues, development=settings.environment == "development", language=CelLanguage())
     secrets = _secrets(settings)
 
     def secret_problem(reference: str) -> str | None:

@@ -32,6 +32,7 @@ from streams.codec import Codec, Registry
 from streams.codec.registration import register_all
 from streams.core.errors import CurfewError
 from streams.core.subscription_rules import Known
+from streams.filters import CelLanguage
 from streams.kafka import admin as kafka_admin
 from streams.kafka.manifest import Manifest
 from streams.settings import ClockMode, Settings
@@ -143,7 +144,7 @@ class Place:
         file.write_text((HERE / "subscriptions.toml").read_text("utf-8").replace("{url}", url), "utf-8")
         now = datetime.now(UTC)
         now = now.replace(microsecond=now.microsecond // 1000 * 1000)  # what an Avro timestamp keeps
-        known = Known(queues=queues, development=True)
+        known = Known(queues=queues, development=True, language=CelLanguage())
         wanted = read_subscriptions(file, known, {}, now, lambda reference: None)
         write_records(self.settings, self.codec, "config.subscriptions", wanted)
 

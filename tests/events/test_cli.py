@@ -35,7 +35,7 @@ GOOD = """
 name = "suspensions"
 event_types = ["service.state_transitioned"]
 queues = ["operations"]
-where = { "facts.to" = "Suspended" }
+filter = 'facts.to == "Suspended"'
 """
 
 
@@ -113,17 +113,8 @@ def test_every_problem_of_a_file_is_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(Misconfigured) as refused:
         read_routes(Path(written(tmp_path, bad)), {"operations"})
 
-    for part in ("no queue 'operation'", "no facts.two", "no field 'nam'"):
+    for part in ("no queue 'operation'", "no facts.two (did you mean facts.to", "no field 'nam'"):
         assert part in str(refused.value)
-
-
-def test_conditions_may_be_of_any_type(tmp_path: Path) -> None:
-    """TOML's booleans, numbers and dates are compared in their text form."""
-    content = GOOD.replace('{ "facts.to" = "Suspended" }', '{ "account.billing_day" = [1, 31] }')
-
-    [route] = read_routes(Path(written(tmp_path, content)), None)
-
-    assert route.where == {"account.billing_day": ("1", "31")}
 
 
 def test_a_dry_match_says_which_routes_take_an_event() -> None:
@@ -135,7 +126,7 @@ def test_a_dry_match_says_which_routes_take_an_event() -> None:
 
     answers = {row["route"]: row for row in json.loads(taken.output)}
     assert answers["customer-lifecycle"]["takes"] is True
-    assert answers["suspensions"]["why_not"] == "facts.to is Active, not Suspended or Cancelled"
+    assert answers["suspensions"]["why_not"].endswith("does not agree")
     assert (taken.exit_code, not_taken.exit_code) == (0, 1)
 
 
