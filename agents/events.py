@@ -7,6 +7,7 @@ accounts; the catalogue and bill runs, which span accounts, are read whole.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from typing import Any, Protocol
 import structlog
 
 from agents.contexts import Contexts
+from agents.source_finder import Finder
 from streams.codec import Codec
 from streams.codec.cloudevents import TRACEPARENT, event_headers
 from streams.codec.rows import encode_row, object_row_decoder, row_decoder
@@ -37,6 +39,7 @@ from streams.core.objects import (
 )
 from streams.core.routing import Route, Router
 from streams.core.rows import CountRow, Kind, ObjectRow, count_key, follow, object_key
+from streams.core.sources import DataSource, SourceRow, extended, fitting
 from streams.core.subscription_filter import Acceptance, asked
 from streams.filters import CelLanguage
 from streams.kafka.chunks import Batch, Record
@@ -56,6 +59,8 @@ FEEDS: Mapping[str, tuple[Kind, type[Any], type[Any]]] = {
     "billing.service-plan": (Kind.SERVICE_PLAN, ServicePlanChange, ServicePlan),
 }
 
+#: A route may name a queue that is not there yet; so many seconds later it is looked for again.
+RECHECK_S = 10.0
 #: Kinds that are not keyed by account: every worker has read them whole.
 READ_WHOLE = frozenset({Kind.PRODUCT, Kind.RATE_PLAN, Kind.BILL_RUN})
 
@@ -106,34 +111,44 @@ def attach(runtime: Runtime, ports: Ports) -> None:
 
 
 class LiveRouter:
-    """The router for the routes and subscriptions as they are now; made anew only when one of them has changed."""
+    """The router for the routes, subscriptions and data sources as they are now; made anew only when one of them has
+    changed. ``sources`` are the data sources that it knows."""
 
     def __init__(self, catalogue: Catalogue, queues: Collection[str]) -> None:
         self._catalogue = catalogue
         self._queues = queues
-        self._versions: tuple[int, int] | None = None
+        self._versions: tuple[int, ...] | None = None
+        self._recheck_at = float("inf")
+        self._incomplete = False
+        self.sources: Mapping[str, DataSource] = {}
         self._language = CelLanguage()
         self._router = Router((), language=self._language)
 
     def __call__(self) -> Router:
-        versions = self._catalogue.version("route"), self._catalogue.version("subscription")
-        if versions != self._versions:
+        versions = tuple(self._catalogue.version(kind) for kind in ("route", "subscription", "source"))
+        if versions != self._versions or time.monotonic() > self._recheck_at:
+            self._incomplete = False
             routes = [self._existing(route) for route in self._catalogue.all("route").values()]
             subscriptions = self._catalogue.all("subscription").values()
             acceptance = Acceptance(self._language)
             asks = [asked(one, acceptance) for one in subscriptions]
-            self._router = Router(routes, asks, language=self._language)
+            self.sources = fitting(self._catalogue.all("source").values())
+            graph = extended(self.sources.values())
+            self._router = Router(routes, asks, language=self._language, graph=graph)
             self._versions = versions
+            self._recheck_at = time.monotonic() + RECHECK_S if self._incomplete else float("inf")
         return self._router
 
     def _existing(self, route: Route) -> Route:
         """Without queues that do not exist: a record for one would stop the worker, and with it all other routes."""
-        unknown = [queue for queue in route.queues if queue not in self._queues]
+        existing = tuple(queue for queue in route.queues if queue in self._queues)
+        unknown = [queue for queue in route.queues if queue not in existing]
         if unknown:
+            self._incomplete = True
             log.warning(
                 "routes.unknown_queue", route=route.name, queues=unknown, remedy="create it, or correct the route"
             )
-        return replace(route, queues=tuple(queue for queue in route.queues if queue in self._queues))
+        return replace(route, queues=existing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +177,7 @@ class Events:
         }
         self.contexts = Contexts(codec, ports.partitions)
         self.decode_finding = codec.decoder(Finding)
+        self.decode_source_row = codec.decoder(SourceRow)
         self.decode_counts = row_decoder(CountRow)
         self.encoders: dict[str, tuple[str, Callable[[Event], bytes]]] = {}
 
@@ -205,6 +221,7 @@ class _Desk:
         self._events = events
         self._batch = batch
         self._router = events.router()
+        self._source_rows = Finder(events.router.sources, batch.rows, events.decode_source_row, events.catalogue)
         self._rows: dict[bytes, ObjectRow[Any] | None] = {}
         self._changed: dict[bytes, ObjectRow[Any]] = {}
         raw = batch.rows.get(count_key(batch.topic))
@@ -294,6 +311,8 @@ class _Desk:
     def _look_up(self, kind: str, id: str) -> object | None:
         if kind in READ_WHOLE:
             return self._events.catalogue.get(kind, id)
+        if kind in self._source_rows:
+            return self._source_rows(kind, id)
         row = self._row(self._events.row_decoders[kind], object_key(kind, id))
         return None if row is None else row.current
 

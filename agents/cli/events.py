@@ -9,7 +9,7 @@ import typer
 
 from agents.cli.output import Exit, TableOrJson, TableOrJsonOption, note, show
 from streams.core.catalogue import CATALOGUE, EventType, nearest_types
-from streams.core.graph import reach
+from streams.core.graph import GRAPH, Graph
 from streams.core.parameters import available
 
 app = typer.Typer(no_args_is_help=True, help="The catalogue of events: what is raised, about what, with which values.")
@@ -34,24 +34,34 @@ def show_type(
 
     Example: curfew events show bill_run.completed
     """
-    known = event_type(type)
+    known, graph = event_type(type), _graph()
     if style is TableOrJson.JSON:
-        typer.echo(json.dumps(as_row(known), indent=2))
+        typer.echo(json.dumps(as_row(known, graph), indent=2))
         return
     typer.echo(f"{known.type}: {known.about}")
     typer.echo(f"object {known.kind}, audience {known.audience}, raised: {_raised(known)}")
     for name, meaning in known.facts.items():
         typer.echo(f"fact {name}: {meaning}")
-    reached = list(reach(known.kind))
+    reached = list(graph.reach(known.kind))
     if not reached:
         typer.echo(f"{known.kind} objects do not reach Curfew yet, so there are no parameters")
         return
     typer.echo(f"reaches {', '.join(reached)}")
     rows = [
         {"parameter": name, "type": type_name, "by_default": name in known.defaults}
-        for name, type_name in available(known.kind).items()
+        for name, type_name in available(known.kind, graph).items()
     ]
     show(rows, style, columns=("parameter", "type", "by_default"))
+
+
+def _graph() -> Graph:
+    """With the data sources in force, if a broker answers."""
+    from agents.config_changes import live_graph
+    from streams.codec import Codec, Registry
+    from streams.settings import Settings
+
+    settings = Settings()
+    return live_graph(settings, Codec(Registry(settings.schema_registry_url)))
 
 
 @app.command()
@@ -80,7 +90,7 @@ def event_type(name: str) -> EventType:
     return known
 
 
-def as_row(known: EventType) -> dict[str, Any]:
+def as_row(known: EventType, graph: Graph = GRAPH) -> dict[str, Any]:
     """Everything about a type, for programs."""
     return {
         "type": known.type,
@@ -89,8 +99,8 @@ def as_row(known: EventType) -> dict[str, Any]:
         "about": known.about,
         "raised": _raised(known),
         "facts": dict(known.facts),
-        "reaches": [str(name) for name in reach(known.kind)],
-        "parameters": dict(available(known.kind)),
+        "reaches": [str(name) for name in graph.reach(known.kind)],
+        "parameters": dict(available(known.kind, graph)),
         "default_parameters": list(known.defaults),
     }
 

@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "schemas": ("agents.cli.schemas", "Check and register the Avro schemas."),
     "queues": ("agents.cli.queues", "List and create the queues that subscribers read."),
     "events": ("agents.cli.events", "The catalogue of events, and which ones are published."),
+    "sources": ("agents.cli.sources", "Tables of others that extend the parameters of events."),
     "routes": ("agents.cli.routes", "Which events go to which queues."),
     "subscriptions": ("agents.cli.subscriptions", "Who wants which events, how, and with which parameters."),
     "plan-changes": ("agents.cli.plan_changes", "Order, watch and resolve rate plan changes."),

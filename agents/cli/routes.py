@@ -11,12 +11,14 @@ import typer
 
 from agents.cli.events import event_type
 from agents.cli.output import Exit, TableOrJson, TableOrJsonOption, note, show
-from agents.config_records import read_records, write_records
+from agents.config_changes import ByOption, as_row, history, live_graph, save
+from agents.config_records import read_records
 from agents.routes_file import read_routes
 from agents.sample_event import like
 from streams.codec import Codec, Registry
 from streams.core.errors import Misconfigured
 from streams.core.events import Audience
+from streams.core.graph import Graph
 from streams.core.routing import Route, Router, mismatch
 from streams.filters import CelLanguage
 from streams.kafka.admin import admin_client, partition_counts
@@ -33,21 +35,23 @@ def apply(
     file: Annotated[Path, typer.Argument(help="TOML with [[route]] tables, as docs/examples/routes.toml.")],
     prune: Annotated[bool, typer.Option("--prune", help="Delete the routes that are not in the file.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and compare, change nothing.")] = False,
+    by: ByOption = None,
 ) -> None:
     """Check a file of routes and save them; running workers follow at once. Exits with 2 if one is wrong.
 
     Example: curfew routes apply docs/examples/routes.toml
     """
-    _read(file)  # what is wrong in itself is said without a broker
     settings = Settings()
-    wanted = {route.name: route for route in _read(file, queues=_queues(settings))}
     codec = Codec(Registry(settings.schema_registry_url))
+    graph = live_graph(settings, codec)
+    _read(file, graph)  # what is wrong in itself is said without a broker
+    wanted = {route.name: route for route in _read(file, graph, queues=_queues(settings))}
     existing = read_records(settings, codec, TOPIC, Route)
     changes: dict[str, Route | None] = {name: route for name, route in wanted.items() if existing.get(name) != route}
     if prune:
         changes |= dict.fromkeys(existing.keys() - wanted.keys())
-    if changes and not dry_run:
-        write_records(settings, codec, TOPIC, changes)
+    if not dry_run:
+        save(settings, codec, TOPIC, "route", existing, changes, by)
     for name in sorted(wanted.keys() | existing.keys()):
         what = "unchanged" if name in wanted else "kept, though not in the file"
         if name in changes:
@@ -63,6 +67,40 @@ def list_routes(style: TableOrJsonOption = TableOrJson.TABLE) -> None:
     """
     rows = [msgspec.to_builtins(route) for route in _live()]
     show(rows, style, columns=("name", "event_types", "queues", "audience", "filter", "parameters", "active"))
+
+
+@app.command()
+def delete(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...")],
+    by: ByOption = None,
+) -> None:
+    """Delete routes; running workers follow at once. Events that no other route takes are counted as unrouted.
+
+    Example: curfew routes delete suspensions
+    """
+    settings = Settings()
+    codec = Codec(Registry(settings.schema_registry_url))
+    existing = read_records(settings, codec, TOPIC, Route)
+    if unknown := [name for name in names if name not in existing]:
+        note(f"error: there is no route {unknown[0]!r}; there are: {', '.join(sorted(existing)) or 'none'}")
+        raise typer.Exit(Exit.USAGE)
+    save(settings, codec, TOPIC, "route", existing, dict.fromkeys(names), by)
+    for name in names:
+        note(f"{name}: deleted")
+
+
+@app.command("history")
+def show_history(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]")] = None,
+    style: TableOrJsonOption = TableOrJson.TABLE,
+) -> None:
+    """Show who changed which route, when, from what to what.
+
+    Example: curfew routes history suspensions
+    """
+    settings = Settings()
+    entries = history(settings, Codec(Registry(settings.schema_registry_url)), "route", name)
+    show([as_row(entry) for entry in entries], style, columns=("at", "by", "name", "action", "changes"))
 
 
 @app.command("test")
@@ -81,8 +119,15 @@ def try_event(
     """
     known = event_type(type)
     language = CelLanguage()
-    finding, parameters = like(known, audience or known.audience, dict(_pair(pair) for pair in field or ()))
-    routes = _read(file) if file is not None else _live()
+    settings = Settings()
+    graph = live_graph(settings, Codec(Registry(settings.schema_registry_url)))
+    given = dict(_pair(pair) for pair in field or ())
+    try:
+        finding, parameters = like(known, audience or known.audience, given, graph)
+    except Misconfigured as error:
+        note(f"error: {error}")
+        raise typer.Exit(Exit.USAGE) from None
+    routes = _read(file, graph) if file is not None else _live()
     taking = Router(routes, language=language).matches(type)
     rows = []
     for route in routes:
@@ -101,9 +146,9 @@ def _pair(pair: str) -> tuple[str, str]:
     return name, value
 
 
-def _read(file: Path, queues: Collection[str] | None = None) -> list[Route]:
+def _read(file: Path, graph: Graph, queues: Collection[str] | None = None) -> list[Route]:
     try:
-        return read_routes(file, queues)
+        return read_routes(file, queues, graph)
     except Misconfigured as error:
         note(f"error: {error}")
         raise typer.Exit(Exit.USAGE) from None

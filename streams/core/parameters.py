@@ -114,6 +114,13 @@ def subject_fields(finding: Finding) -> dict[str, Value]:
     return {"id": finding.subject_id, "account_id": finding.account_id, **finding.facts, **(known or {})}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Present:
+    """A row of a data source as it is looked up: what its fields hold. A field that it does not have is missing."""
+
+    fields: Mapping[str, Value]
+
+
 def resolve(plan: Plan, finding: Finding, look_up: Lookup) -> tuple[dict[str, Value], tuple[str, ...]]:
     """(parameters, missing): a name whose row is not there is None and in missing; an empty relation is just None."""
     subject = subject_fields(finding)
@@ -142,6 +149,10 @@ def resolve(plan: Plan, finding: Finding, look_up: Lookup) -> tuple[dict[str, Va
         elif source is subject:
             value = subject.get(field)
             if value is None and field not in subject:
+                missing.append(name)
+        elif isinstance(source, Present):
+            value = source.fields.get(field)
+            if value is None and field not in source.fields:
                 missing.append(name)
         else:
             value = getattr(source, field)

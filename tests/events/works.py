@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agents.events import FEEDS, FINDINGS, Events, totals
+from agents.source_rows import ROWS, SourceRows
 from streams.codec import Codec, LocalIds, LocalSchemas
 from streams.core.events import Event, Finding
 from streams.core.routing import Route, RouteAudience
+from streams.core.sources import SourceRow
 from streams.kafka.chunks import Batch, Output, Record
 from streams.kafka.store import MemoryStore, Overlay
 
@@ -62,7 +64,9 @@ class Works:
         self.catalogue = Shelf()
         for route in routes or (ALL_EVENTS,):
             self.catalogue.put("route", route.name, route)
-        self.events = Events(FixedPorts(self.codec, self.catalogue))
+        ports = FixedPorts(self.codec, self.catalogue)
+        self.events = Events(ports)
+        self.source_rows = SourceRows(ports)
         self.store = MemoryStore()
         self.offsets: dict[str, int] = {}
         self.outputs: list[Output] = []
@@ -81,7 +85,8 @@ class Works:
         records = [self._record(topic, first + n, value, key, list(headers)) for n, value in enumerate(values)]
         overlay = Overlay(self.store)
         batch = Batch("events", topic, 0, records, overlay, None, {})
-        (self.events.findings if topic == FINDINGS else self.events.changes)(batch)
+        handlers = {FINDINGS: self.events.findings, ROWS: self.source_rows.rows}
+        handlers.get(topic, self.events.changes)(batch)
         if not crash:
             self.store.write(list(overlay.writes.items()), None)
             self.offsets[topic] = first + len(records)
@@ -119,6 +124,8 @@ def key_of(topic: str, value: Any) -> str:
     """The Kafka key that a well-behaved writer gives."""
     if isinstance(value, Finding):
         return value.key
+    if isinstance(value, SourceRow):
+        return value.account_id or ""
     subject = value.subject
     key: str = subject.id if topic in ("billing.account", "billing.bill-run") else subject.account_id
     return key
