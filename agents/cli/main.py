@@ -27,7 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("agents.cli.demo", "See a night of plan changes in a minute."),
     "topics": ("agents.cli.topics", "Compare the cluster's topics with the manifest, and correct them."),
     "schemas": ("agents.cli.schemas", "Check and register the Avro schemas."),
-    "queues": ("agents.cli.queues", "List and create the queues that subscribers read."),
+    "queues": ("agents.cli.queues", "The queues that subscribers read: list, create, who may read."),
     "events": ("agents.cli.events", "The catalogue of events, and which ones are published."),
     "sources": ("agents.cli.sources", "Tables of others that extend the parameters of events."),
     "routes": ("agents.cli.routes", "Which events go to which queues."),

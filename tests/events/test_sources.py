@@ -35,10 +35,10 @@ ASKS = Route(
 
 
 def segment(tier: str | None, **changed: Any) -> SourceRow:
+    """The row of account A1; without a tier the record that removes it."""
     fields = None if tier is None else {"tier": tier, "score": Decimal("7.5")}
-    return SourceRow(
-        **{"source": "crm_segment", "key": "A1", "account_id": "A1", "version": 1, "fields": fields} | changed
-    )
+    given: dict[str, Any] = {"source": "crm_segment", "key": "A1", "account_id": "A1", "version": 1, "fields": fields}
+    return SourceRow(**given | changed)
 
 
 class Line:
