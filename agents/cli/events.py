@@ -10,6 +10,7 @@ import typer
 from agents.cli.output import Exit, TableOrJson, TableOrJsonOption, note, show
 from streams.core.catalogue import CATALOGUE, EventType, nearest_types
 from streams.core.graph import GRAPH, Graph
+from streams.core.objects import Op
 from streams.core.parameters import available
 
 app = typer.Typer(no_args_is_help=True, help="The catalogue of events: what is raised, about what, with which values.")
@@ -62,6 +63,45 @@ def _graph() -> Graph:
 
     settings = Settings()
     return live_graph(settings, Codec(Registry(settings.schema_registry_url)))
+
+
+@app.command()
+def register(
+    object: Annotated[str, typer.Argument(metavar="OBJECT", help="e.g. service; `curfew events list` has them all.")],
+    queue: Annotated[list[str], typer.Option("--queue", help="Where its changes go; repeatable.")],
+    op: Annotated[list[Op] | None, typer.Option("--op", help="Only these; repeatable, default all three.")] = None,
+    parameter: Annotated[list[str] | None, typer.Option(help="Wanted besides the defaults; repeatable.")] = None,
+    filter: Annotated[str, typer.Option(help="Only changes for which this is true: docs/filters.md.")] = "",
+    name: Annotated[
+        str | None, typer.Option(help="Of the route; default registered-OBJECT.", show_default=False)
+    ] = None,
+    by: Annotated[str | None, typer.Option("--by", help="Who changes it; default CURFEW_BY, else user@host.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and compare, change nothing.")] = False,
+) -> None:
+    """Publish creates, updates and deletes of an object: makes or changes the route that asks for them.
+
+    They are internal events. `curfew routes delete registered-OBJECT` ends it.
+
+    Example: curfew events register service --op updated --queue operations
+    """
+    # imported here, since only this command needs a broker, and listing types should start quickly
+    from agents.cli.routes import save_routes
+    from streams.core.routing import Route, RouteAudience
+
+    types = tuple(f"{object}.{one}" for one in op or list(Op))
+    for type in types:
+        if not event_type(type).raised:
+            note(f"error: {type} is not raised: {object} objects do not reach Curfew yet")
+            raise typer.Exit(Exit.USAGE)
+    route = Route(
+        name=name or f"registered-{object}",
+        event_types=types,
+        queues=tuple(dict.fromkeys(queue)),
+        filter=filter,
+        parameters=tuple(parameter or ()),
+        audience=RouteAudience.INTERNAL,
+    )
+    save_routes([route], by=by, dry_run=dry_run)
 
 
 @app.command()

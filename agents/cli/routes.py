@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -19,7 +19,7 @@ from streams.codec import Codec, Registry
 from streams.core.errors import Misconfigured
 from streams.core.events import Audience
 from streams.core.graph import Graph
-from streams.core.routing import Route, Router, mismatch
+from streams.core.routing import Route, Router, mismatch, problems
 from streams.filters import CelLanguage
 from streams.kafka.admin import admin_client, partition_counts
 from streams.kafka.manifest import QUEUE_PREFIX
@@ -56,6 +56,26 @@ def apply(
         what = "unchanged" if name in wanted else "kept, though not in the file"
         if name in changes:
             what = "deleted" if changes[name] is None else "changed" if name in existing else "new"
+        note(f"{name}: {what}{' (dry run)' if dry_run and name in changes else ''}")
+
+
+def save_routes(routes: Iterable[Route], *, by: str | None, dry_run: bool) -> None:
+    """Check and save some routes, the others stay; leaves with exit code 2 when one is wrong."""
+    settings = Settings()
+    codec = Codec(Registry(settings.schema_registry_url))
+    graph, queues = live_graph(settings, codec), _queues(settings)
+    wanted = {route.name: route for route in routes}
+    language = CelLanguage()
+    found = [problem for route in wanted.values() for problem in problems(route, queues, language, graph)]
+    if found:
+        note("error: nothing was saved.\n" + "\n".join(f"  {problem}" for problem in found))
+        raise typer.Exit(Exit.USAGE)
+    existing = read_records(settings, codec, TOPIC, Route)
+    changes: dict[str, Route | None] = {name: route for name, route in wanted.items() if existing.get(name) != route}
+    if not dry_run:
+        save(settings, codec, TOPIC, "route", existing, changes, by)
+    for name in wanted:
+        what = "unchanged" if name not in changes else "changed" if name in existing else "new"
         note(f"{name}: {what}{' (dry run)' if dry_run and name in changes else ''}")
 
 
