@@ -72,9 +72,7 @@ def register(
     op: Annotated[list[Op] | None, typer.Option("--op", help="Only these; repeatable, default all three.")] = None,
     parameter: Annotated[list[str] | None, typer.Option(help="Wanted besides the defaults; repeatable.")] = None,
     filter: Annotated[str, typer.Option(help="Only changes for which this is true: docs/filters.md.")] = "",
-    name: Annotated[
-        str | None, typer.Option(help="Of the route; default registered-OBJECT.", show_default=False)
-    ] = None,
+    name: Annotated[str | None, typer.Option(help="Of the route; default registered-OBJECT.")] = None,
     by: Annotated[str | None, typer.Option("--by", help="Who changes it; default CURFEW_BY, else user@host.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and compare, change nothing.")] = False,
 ) -> None:
