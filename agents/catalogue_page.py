@@ -1,4 +1,4 @@
-"""``docs/events.md`` from the catalogue: every event type, its object, facts and parameters. ``make docs`` writes it."""
+"""``docs/events.md`` from the catalogue: every event type, its object, facts, parameters. ``make docs`` writes it."""
 
 from __future__ import annotations
 
