@@ -13,6 +13,7 @@ from confluent_kafka import Producer
 from typer.testing import CliRunner
 
 from agents.cli import events, routes
+from agents.config_changes import AUDIT, SOURCES
 from agents.config_records import read_records, read_rows
 from agents.events import totals
 from agents.routes_file import read_routes
@@ -143,9 +144,10 @@ def cluster(kafka: Brokers, monkeypatch: pytest.MonkeyPatch) -> Settings:
     settings, manifest = Settings(), Manifest.load()
     admin = kafka_admin.admin_client(settings.kafka())
     existing = kafka_admin.partition_counts(admin)
-    names = [routes.TOPIC, *(f"queue.{queue}" for queue in manifest.queues)]
+    names = [routes.TOPIC, AUDIT, SOURCES, *(f"queue.{queue}" for queue in manifest.queues)]
     kafka_admin.create_topics(admin, [manifest.topic(name) for name in names if name not in existing])
-    register_all(Registry(settings.schema_registry_url), {f"{routes.TOPIC}-value": "curfew.config.Route"})
+    subjects = {f"{name}-value": manifest.topics[name].value or "" for name in (routes.TOPIC, AUDIT)}
+    register_all(Registry(settings.schema_registry_url), subjects)
     return settings
 
 
@@ -170,6 +172,31 @@ def test_routes_are_saved_compared_and_pruned_on_a_real_kafka(cluster: Settings,
     assert "suspensions: changed" in changed.output
     assert list(saved()) == ["suspensions"]
     assert [row["name"] for row in json.loads(run(routes.app, "list", "-f", "json").output)] == ["suspensions"]
+
+
+@pytest.mark.kafka
+def test_registering_an_object_makes_the_route_that_publishes_it(
+    cluster: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Validated as any route; applied again with less it changes; the trail says who did what, oldest first."""
+    monkeypatch.setenv("CURFEW_BY", "ana")
+
+    run(events.app, "register", "package", "--queue", "operations")
+    run(events.app, "register", "package", "--queue", "operations", "--op", "deleted", "--by", "bo")
+    unknown = run(events.app, "register", "moon", "--queue", "operations")
+    wrong = run(events.app, "register", "package", "--queue", "operations", "--filter", "package.nam == 'x'")
+    trail = json.loads(run(routes.app, "history", "registered-package", "-f", "json").output)
+    run(routes.app, "delete", "registered-package")
+
+    assert (unknown.exit_code, wrong.exit_code) == (2, 2)
+    assert "there is no event type 'moon.created'" in unknown.output
+    assert "there is no package.nam (did you mean package.name" in wrong.output
+    assert [(entry["by"], entry["action"]) for entry in trail] == [("ana", "created"), ("bo", "changed")]
+    assert trail[1]["after"]["event_types"] == ["package.deleted"]
+    assert trail[1]["changes"] == [
+        'event_types: ["package.created", "package.updated", "package.deleted"] → ["package.deleted"]'
+    ]
+    assert run(routes.app, "delete", "registered-package").exit_code == 2
 
 
 @pytest.mark.kafka
