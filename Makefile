@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help install demo test check faults storm bench format clean
+.PHONY: help install demo test check faults storm docs bench format clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
@@ -39,6 +39,9 @@ faults: $(READY) ## every fail point, and random kill -9 storms (about 40 minute
 
 storm: $(READY) ## a night of 20,000 changes under kill -9, on SQLite and PostgreSQL (about an hour)
 	@$(BIN)/pytest -m long
+
+docs: $(READY) ## docs/events.md and docs/asyncapi.yaml, from the catalogue, the manifest and the schemas
+	@$(BIN)/python -m agents.asyncapi docs
 
 bench: $(READY) ## throughput and recovery against peers in the same run
 	@$(BIN)/curfew bench stream

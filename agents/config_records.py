@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Producer, TopicPartition
@@ -34,6 +34,11 @@ def read_records(settings: Settings, codec: Codec, topic: str, cls: type[T]) -> 
 
 def write_records(settings: Settings, codec: Codec, topic: str, records: Mapping[str, object | None]) -> None:
     """Set the values of these keys (None deletes), and return when Kafka has them all; raises Transient otherwise."""
+    write_keyed(settings, codec, topic, list(records.items()))
+
+
+def write_keyed(settings: Settings, codec: Codec, topic: str, records: Sequence[tuple[str, object | None]]) -> None:
+    """As :func:`write_records`, for topics where several records have one key."""
     producer = Producer(
         answering(settings.kafka())  # quiet: what matters is in the delivery reports
         | {
@@ -49,9 +54,14 @@ def write_records(settings: Settings, codec: Codec, topic: str, records: Mapping
         if error is not None:
             failures.append(error.str())
 
-    for key, value in records.items():
+    for key, value in records:
         encoded = None if value is None else codec.encode(topic, value)
-        producer.produce(topic, key=key, value=encoded, on_delivery=on_delivery)
+        while True:
+            try:
+                producer.produce(topic, key=key, value=encoded, on_delivery=on_delivery)
+                break
+            except BufferError:  # a large file: wait until the client has room again
+                producer.poll(0.1)
     left = producer.flush(2 * TIMEOUT_S)
     if failures or left:
         reason = failures[0] if failures else "no answer"

@@ -20,7 +20,9 @@ from streams.core.delivery.messages import Attempt, Header, Result
 from streams.core.delivery.units import Unit
 from streams.core.errors import Poison, Transient
 from streams.core.events import Event
+from streams.core.subscription_filter import Acceptance
 from streams.core.subscriptions import Subscription
+from streams.filters import CelLanguage
 from streams.kafka import dead_letters
 from streams.kafka.chunks import Batch, Record
 from streams.kafka.runtime import Runtime
@@ -78,14 +80,15 @@ class LiveBook:
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
         self._version: int | None = None
-        self._book = Book(())
+        self._acceptance = Acceptance(CelLanguage())
+        self._book = Book((), self._acceptance)
 
     def __call__(self) -> Book:
         # Read before the subscriptions: if they change in between, the next call makes the book once more.
         version = self._catalogue.version(SUBSCRIPTION)
         if version != self._version:
             found: list[Subscription] = list(self._catalogue.all(SUBSCRIPTION).values())
-            self._book, self._version = Book(found), version
+            self._book, self._version = Book(found, self._acceptance), version
         return self._book
 
 

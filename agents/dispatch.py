@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from agents.delivery import ATTEMPTS, RESULTS, LiveBook, Ports
@@ -65,7 +65,7 @@ class Dispatcher:
 
     def __init__(self, ports: Ports, sender: WebhookSender) -> None:
         self._clock = ports.clock
-        self._queues: Collection[str] = frozenset(ports.queues)
+        self._queues = ports.queues
         self._book = LiveBook(ports.catalogue)
         self._attempt = ports.codec.decoder(Attempt)
         self._event = ports.codec.decoder(Event)

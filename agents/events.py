@@ -7,6 +7,7 @@ accounts; the catalogue and bill runs, which span accounts, are read whole.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ import structlog
 
 from agents.contexts import Contexts
 from agents.invoice_timers import InvoiceTimers
+from agents.source_finder import Finder
 from streams.codec import Codec
 from streams.codec.cloudevents import TRACEPARENT, event_headers
 from streams.codec.rows import encode_row, object_row_decoder, row_decoder
@@ -45,7 +47,9 @@ from streams.core.objects import (
 )
 from streams.core.routing import Route, Router
 from streams.core.rows import CountRow, Kind, ObjectRow, count_key, follow, object_key
-from streams.core.subscription_filter import asked
+from streams.core.sources import DataSource, SourceRow, extended, fitting
+from streams.core.subscription_filter import Acceptance, asked
+from streams.filters import CelLanguage
 from streams.kafka.chunks import Batch, Record
 from streams.kafka.runtime import Runtime
 from streams.kafka.store import MAX_ROW_BYTES
@@ -68,6 +72,8 @@ FEEDS: Mapping[str, tuple[Kind, type[Any], type[Any]]] = {
     "billing.service-plan": (Kind.SERVICE_PLAN, ServicePlanChange, ServicePlan),
 }
 
+#: A route may name a queue that is not there yet; so many seconds later it is looked for again.
+RECHECK_S = 10.0
 #: Kinds that are not keyed by account: every worker has read them whole.
 READ_WHOLE = frozenset({Kind.PRODUCT, Kind.RATE_PLAN, Kind.BILL_RUN})
 
@@ -119,31 +125,44 @@ def attach(runtime: Runtime, ports: Ports) -> None:
 
 
 class LiveRouter:
-    """The router for the routes and subscriptions as they are now; made anew only when one of them has changed."""
+    """The router for the routes, subscriptions and data sources as they are now; made anew only when one of them has
+    changed. ``sources`` are the data sources that it knows."""
 
     def __init__(self, catalogue: Catalogue, queues: Collection[str]) -> None:
         self._catalogue = catalogue
         self._queues = queues
-        self._versions: tuple[int, int] | None = None
-        self._router = Router(())
+        self._versions: tuple[int, ...] | None = None
+        self._recheck_at = float("inf")
+        self._incomplete = False
+        self.sources: Mapping[str, DataSource] = {}
+        self._language = CelLanguage()
+        self._router = Router((), language=self._language)
 
     def __call__(self) -> Router:
-        versions = self._catalogue.version("route"), self._catalogue.version("subscription")
-        if versions != self._versions:
+        versions = tuple(self._catalogue.version(kind) for kind in ("route", "subscription", "source"))
+        if versions != self._versions or time.monotonic() > self._recheck_at:
+            self._incomplete = False
             routes = [self._existing(route) for route in self._catalogue.all("route").values()]
             subscriptions = self._catalogue.all("subscription").values()
-            self._router = Router(routes, [asked(one) for one in subscriptions])
+            acceptance = Acceptance(self._language)
+            asks = [asked(one, acceptance) for one in subscriptions]
+            self.sources = fitting(self._catalogue.all("source").values())
+            graph = extended(self.sources.values())
+            self._router = Router(routes, asks, language=self._language, graph=graph)
             self._versions = versions
+            self._recheck_at = time.monotonic() + RECHECK_S if self._incomplete else float("inf")
         return self._router
 
     def _existing(self, route: Route) -> Route:
         """Without queues that do not exist: a record for one would stop the worker, and with it all other routes."""
-        unknown = [queue for queue in route.queues if queue not in self._queues]
+        existing = tuple(queue for queue in route.queues if queue in self._queues)
+        unknown = [queue for queue in route.queues if queue not in existing]
         if unknown:
+            self._incomplete = True
             log.warning(
                 "routes.unknown_queue", route=route.name, queues=unknown, remedy="create it, or correct the route"
             )
-        return replace(route, queues=tuple(queue for queue in route.queues if queue in self._queues))
+        return replace(route, queues=existing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +196,7 @@ class Events:
         self.timers = InvoiceTimers(codec, ports.catalogue, lambda batch: _Desk(self, batch), virtual=virtual)
         self.decode_finding = codec.decoder(Finding)
         self.encode_finding = codec.encoder(FINDINGS, Finding)
+        self.decode_source_row = codec.decoder(SourceRow)
         self.decode_counts = row_decoder(CountRow)
         self.encoders: dict[str, tuple[str, Callable[[Event], bytes]]] = {}
 
@@ -221,6 +241,7 @@ class _Desk:
         self._events = events
         self._batch = batch
         self._router = events.router()
+        self._source_rows = Finder(events.router.sources, batch.rows, events.decode_source_row, events.catalogue)
         self._rows: dict[bytes, ObjectRow[Any] | None] = {}
         self._changed: dict[bytes, ObjectRow[Any]] = {}
         raw = batch.rows.get(count_key(batch.topic))
@@ -264,14 +285,14 @@ class _Desk:
         sent = len(self._batch.outputs)
         try:
             traceparent = _traceparent(record)
-            names = [self._raise_event(finding, traceparent) for finding in findings]
+            names = [name for finding in findings for name in self._raise_event(finding, traceparent)]
         except Poison:
             del self._batch.outputs[sent:]
             raise
         for name in names:
             self._count(record, name)
 
-    def raise_due(self, finding: Finding) -> str | None:
+    def raise_due(self, finding: Finding) -> list[str]:
         """The same for what time has raised; refused, it goes to the dead letters as a finding, to be redriven."""
         sent = len(self._batch.outputs)
         try:
@@ -282,20 +303,21 @@ class _Desk:
             self._batch.dead_letter(
                 Record(FINDINGS, self._batch.partition, -1, finding.key.encode(), value, [], 0), error
             )
-            return None
+            return []
 
-    def _raise_event(self, finding: Finding, traceparent: str | None) -> str:
+    def _raise_event(self, finding: Finding, traceparent: str | None) -> list[str]:
         """Returns what to count."""
         routed = self._router.route(finding, self._look_up, traceparent)
+        unfit = [f"unfit {route}" for route in routed.unfit]
         if not routed.dispatches:
-            return f"{'withheld' if routed.withheld else 'unrouted'} {finding.type}"
+            return [f"{'withheld' if routed.withheld else 'unrouted'} {finding.type}", *unfit]
         key = finding.key
         for dispatch in routed.dispatches:
             headers = event_headers(dispatch.event)
             for queue in dispatch.queues:
                 topic, encode = self._events.encoder(queue)
                 self._batch.emit(topic, key=key, value=encode(dispatch.event), headers=headers)
-        return f"raised {finding.type}"
+        return [f"raised {finding.type}", *unfit]
 
     def close(self) -> None:
         """Put the rows. The counts go first: rows become durable in this order, and after a crash between them the
@@ -331,13 +353,16 @@ class _Desk:
     def _look_up(self, kind: str, id: str) -> object | None:
         if kind in READ_WHOLE:
             return self._events.catalogue.get(kind, id)
+        if kind in self._source_rows:
+            return self._source_rows(kind, id)
         row = self._row(self._events.row_decoders[kind], object_key(kind, id))
         return None if row is None else row.current
 
 
 def totals(rows: Iterable[tuple[bytes, bytes]]) -> Counter[str]:
     """Sum of the count rows among ``rows`` (key, value): ``raised <type>``, ``unrouted <type>``, ``withheld <type>``,
-    ``gaps <kind>``. Give it the rows of all partitions, each partition's latest ones."""
+    ``gaps <kind>``, ``unfit <route>`` (its filter had no answer). Give it the rows of all partitions, each partition's
+    latest ones."""
     decode = row_decoder(CountRow)
     found: Counter[str] = Counter()
     for key, value in rows:

@@ -47,8 +47,8 @@ class Desk(Protocol):
 
     def row(self, kind: Kind, id: str) -> ObjectRow[Any] | None: ...
 
-    def raise_due(self, finding: Finding) -> str | None:
-        """Enrich, route and emit; returns what to count, None when the event was put aside."""
+    def raise_due(self, finding: Finding) -> list[str]:
+        """Enrich, route and emit; returns what to count, nothing when the event was put aside."""
         ...
 
 
@@ -153,9 +153,7 @@ class InvoiceTimers:
         raises, work = due(unpack(timer.payload), state, revision, zone, rules, batch.now)
         for one in raises:
             found = finding(one, rules)
-            name = slice_.desk.raise_due(found)
-            if name is not None:
-                slice_.raised.append((found.event_id, name))
+            slice_.raised.extend((found.event_id, name) for name in slice_.desk.raise_due(found))
         slice_.works.append((timer.key, work))
 
     def _close(self, batch: Batch, timers: Timers) -> None:

@@ -13,17 +13,19 @@ from typing import Any
 import msgspec
 
 from streams.core.errors import Misconfigured
-from streams.core.events import Value, text
+from streams.core.graph import GRAPH, Graph
 from streams.core.routing import Route, problems
+from streams.filters import CelLanguage
 
 _FIELDS = tuple(field.name for field in fields(Route))
 
 
-def read_routes(path: Path, queues: Collection[str] | None) -> list[Route]:
+def read_routes(path: Path, queues: Collection[str] | None, graph: Graph | None = GRAPH) -> list[Route]:
     """The routes of a file, all of them valid; raises Misconfigured with every problem of the file otherwise.
 
-    ``queues`` are the names of those that exist; None leaves that check out.
+    ``queues`` are the names of those that exist, ``graph`` says which parameters there are; None leaves that check out.
     """
+    language = CelLanguage()
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"), parse_float=Decimal)
     except OSError as error:
@@ -45,7 +47,7 @@ def read_routes(path: Path, queues: Collection[str] | None) -> list[Route]:
         if route.name in routes:
             found.append(f"route {name}: the name is used twice; the last one would silently win")
         routes[route.name] = route
-        found.extend(f"route {name}: {problem}" for problem in dict.fromkeys(problems(route, queues)))
+        found.extend(f"route {name}: {problem}" for problem in problems(route, queues, language, graph))
     if found:
         raise Misconfigured(f"{path}: nothing was saved.\n" + "\n".join(f"  {problem}" for problem in found))
     return list(routes.values())
@@ -56,15 +58,7 @@ def _route(table: dict[str, Any]) -> Route:
         if key not in _FIELDS:
             near = difflib.get_close_matches(key, _FIELDS, n=1) or _FIELDS
             raise Misconfigured(f"there is no field {key!r}; did you mean {', '.join(near)}?")
-    where = table.get("where", {})
-    if not isinstance(where, dict):
-        raise Misconfigured("where is a table of field = value, or field = [values]")
     try:
-        return msgspec.convert({**table, "where": {name: _texts(values) for name, values in where.items()}}, Route)
+        return msgspec.convert(table, Route)
     except msgspec.ValidationError as error:
         raise Misconfigured(str(error)) from error
-
-
-def _texts(values: Value | list[Value]) -> list[str]:
-    """TOML's types in the text form in which routes compare: ``true``, ``12.5``, ``2018-11-04``."""
-    return [text(value) for value in (values if isinstance(values, list) else [values])]

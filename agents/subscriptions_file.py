@@ -14,7 +14,6 @@ from typing import Any, Final
 import msgspec
 
 from streams.core.errors import Misconfigured
-from streams.core.events import text
 from streams.core.subscription_rules import Known, problems
 from streams.core.subscriptions import Forward, Subscription, Webhook, succeed
 
@@ -79,15 +78,8 @@ def _subscription(table: dict[str, Any], now: datetime) -> Subscription:
     for name, cls in _ACTIONS.items():
         if isinstance(table.get(name), dict):
             _no_strangers(table[name], tuple(field.name for field in fields(cls)), f"{name}.")
-    compared = table.get("filter", {})
-    if not isinstance(compared, dict):
-        raise Misconfigured("filter is a table of field = value, or field = [values]")
-    texts = {
-        name: [text(value) for value in (values if isinstance(values, list) else [values])]
-        for name, values in compared.items()
-    }
     try:
-        return msgspec.convert({**table, "filter": texts, "id": "", "version": 0, "created_at": now}, Subscription)
+        return msgspec.convert({**table, "id": "", "version": 0, "created_at": now}, Subscription)
     except msgspec.ValidationError as error:
         raise Misconfigured(str(error)) from error
 

@@ -6,13 +6,13 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
-from confluent_kafka.admin import AdminClient
 
-from agents import delivery, dispatch, events, execution, hooks, orders, persistence, plan_changes
+from agents import delivery, dispatch, events, execution, hooks, orders, persistence, plan_changes, source_rows
 from agents.contexts import CONTEXTS
+from agents.source_feeds import SourceFeeds
 from streams.codec import Codec, Registry, wait_for_registry
 from streams.core.clock import Tick
 from streams.core.errors import Misconfigured
@@ -21,9 +21,11 @@ from streams.core.hooks import HookRegistry
 from streams.core.matrix import MatrixElement
 from streams.core.objects import BillRunChange, Product, RatePlan
 from streams.core.routing import Route
+from streams.core.sources import DataSource, SourceRow
 from streams.core.subscriptions import Subscription
 from streams.kafka.catalogue import Catalogue, Source, patiently
-from streams.kafka.manifest import QUEUE_PREFIX, Manifest, managed
+from streams.kafka.live_queues import LiveQueues
+from streams.kafka.manifest import Manifest
 from streams.kafka.runtime import Runtime
 from streams.settings import Settings
 from streams.sinks.billing import BillingStore, SqlBillingStore
@@ -73,8 +75,8 @@ class Worker:
 WORKERS = {
     "events": Worker(
         about="object changes, findings and time → events in queues; checks plan change requests against the account",
-        attach=(events.attach, orders.attach),
-        catalogue=("product", "rate_plan", "bill_run", "route", "subscription", "event_rule"),
+        attach=(events.attach, orders.attach, source_rows.attach),
+        catalogue=("product", "rate_plan", "bill_run", "route", "subscription", "event_rule", "source", "source_row"),
     ),
     "plan-changes": Worker(
         about="decides, starts, closes and releases rate plan changes",
@@ -89,10 +91,21 @@ WORKERS = {
         about="keeps what subscribers still have to get", attach=(delivery.attach,), catalogue=("subscription",)
     ),
     "dispatch": Worker(about="sends webhooks and forwards", attach=(dispatch.attach,), catalogue=("subscription",)),
+    "sources": Worker(
+        about="brings rows of data sources from their own topics", attach=(), catalogue=("source",)
+    ),  # no Faust app: its topics change while it runs
 }
 
 
-def build(settings: Settings, name: str, *, instance: str = "1", health_port: int | None = None) -> Runtime:
+class Runs(Protocol):
+    """What :func:`build` makes."""
+
+    def run(self) -> int:
+        """Until SIGTERM or SIGINT; returns the exit code."""
+        ...
+
+
+def build(settings: Settings, name: str, *, instance: str = "1", health_port: int | None = None) -> Runs:
     """A worker, ready to run; waits for registry and broker. Raises Misconfigured with the remedy."""
     worker = WORKERS.get(name)
     if worker is None:
@@ -104,6 +117,10 @@ def build(settings: Settings, name: str, *, instance: str = "1", health_port: in
     catalogue = Catalogue(settings.kafka(), [_source(kind, codec) for kind in worker.catalogue])
     if worker.catalogue:
         patiently(catalogue.start)
+    if not worker.attach:
+        if health_port is not None:
+            raise Misconfigured(f"the worker {name} has no health endpoint; leave --health-port out")
+        return SourceFeeds(settings, codec, catalogue, instance=instance)
     store = None
     if worker.billing_store:
         store = SqlBillingStore(settings.billing_store_url)
@@ -119,7 +136,7 @@ def build(settings: Settings, name: str, *, instance: str = "1", health_port: in
     ports = Ports(
         codec=codec,
         catalogue=catalogue,
-        queues=_queues(settings, manifest),
+        queues=LiveQueues(settings, manifest),
         partitions=manifest.topics[CONTEXTS].partitions,
         hooks=hooks.load(settings.hooks),
         store=store,
@@ -127,14 +144,6 @@ def build(settings: Settings, name: str, *, instance: str = "1", health_port: in
     for attach in worker.attach:
         attach(runtime, ports)
     return runtime
-
-
-def _queues(settings: Settings, manifest: Manifest) -> frozenset[str]:
-    """Names of the queues on the cluster; a queue made later is seen at the next start."""
-    found: list[str] = []
-    patiently(lambda: found.extend(AdminClient(settings.kafka()).list_topics(timeout=10.0).topics))
-    wanted = managed(manifest, found).queues
-    return frozenset(name for name in wanted if QUEUE_PREFIX + name in found)
 
 
 def _source(kind: str, codec: Codec) -> Source:
@@ -146,6 +155,8 @@ def _source(kind: str, codec: Codec) -> Source:
         "route": ("config.routes", Route),
         "event_rule": ("config.event-rules", EventRule),
         "subscription": ("config.subscriptions", Subscription),
+        "source": ("config.sources", DataSource),
+        "source_row": ("sources.shared", SourceRow),
     }[kind]
     read: Callable[[bytes], Any] = codec.decoder(cls)
     if cls is BillRunChange:

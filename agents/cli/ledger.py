@@ -15,7 +15,8 @@ from streams.settings import Settings
 app = typer.Typer(help="The account of completeness: published = delivered + pending + dead + filtered.")
 
 COLUMNS = (
-    "subscription", "queue", "published", "delivered", "pending", "dead", "filtered", "discarded", "difference", "lag"
+    "subscription", "queue", "published", "delivered", "pending", "dead", "filtered", "unfit", "discarded",
+    "difference", "lag",
 )  # fmt: skip
 #: A difference in the thousands has one cause; these are enough to find it.
 SHOWN_IDS = 20
@@ -29,7 +30,7 @@ def ledger(style: TableOrJsonOption = TableOrJson.TABLE) -> None:
     subscription is there, "filtered" those of them that it does not want, "dead" lie in dead-letters.delivery.
 
     Reads the queues, results, dead letters and rows itself, without a consumer group. "lag" is what intake has still to
-    look at; it is no difference.
+    look at; it is no difference. "unfit" are those of the filtered ones for which the filter had no answer.
 
     Example: curfew ledger -f json
     """
@@ -65,6 +66,7 @@ def row(line: Line) -> dict[str, Any]:
         "difference": found.difference,
         "lag": line.lag,
         "unreadable": line.unreadable,
+        "unfit": line.unfit,
         "digest_published": found.digest_accepted,
         "digest_found": found.digest_found,
         "missing": list(found.missing[:SHOWN_IDS]),

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Annotated
 
 import typer
 
-from agents.cli.output import TableOrJson, TableOrJsonOption, note, show
+from agents.cli.output import Exit, TableOrJson, TableOrJsonOption, note, show
 from streams.codec import Registry
 from streams.codec.registration import register_all
 from streams.kafka import admin as kafka_admin
-from streams.kafka.manifest import QUEUE_PREFIX, Manifest
+from streams.kafka.manifest import QUEUE_PREFIX, Manifest, is_queue_name
 from streams.settings import Settings
 
-app = typer.Typer(no_args_is_help=True, help="List and create the queues that subscribers read.")
+app = typer.Typer(no_args_is_help=True, help="The queues that subscribers read: list, create, who may read.")
 
 
 @app.command("list")
@@ -48,6 +49,54 @@ def create(names: Annotated[list[str], typer.Argument(metavar="NAME...")]) -> No
     kafka_admin.create_topics(admin, [topic for topic in topics if topic.name not in existing])
     for topic in topics:
         note(f"{topic.name}: {'was there already' if topic.name in existing else 'created'}")
+
+
+@app.command()
+def acl(
+    principal: Annotated[str, typer.Argument(metavar="PRINCIPAL", help="As Kafka knows it, e.g. User:partner.")],
+    names: Annotated[list[str], typer.Argument(metavar="QUEUE...")],
+    group: Annotated[
+        str | None, typer.Option(help="Its consumer group; default is the principal's name.", show_default=False)
+    ] = None,
+    style: TableOrJsonOption = TableOrJson.TABLE,
+) -> None:
+    """Print the ACLs that an external reader of queues needs, as kafka-acls.sh commands or as JSON. Changes nothing.
+
+    Reading implies describing in Kafka. The registry's schemas are read over HTTP, with the registry's own rules.
+
+    Example: curfew queues acl User:partner customer-events
+    """
+    kind, separator, name = principal.partition(":")
+    if not (kind and separator and name):
+        note(f"error: {principal!r} is no principal: Kafka writes it as User:{principal or 'partner'}")
+        raise typer.Exit(Exit.USAGE)
+    if wrong := [queue for queue in names if not is_queue_name(queue)]:
+        note(f"error: {wrong[0]!r} cannot be a queue's name; see `curfew queues list`")
+        raise typer.Exit(Exit.USAGE)
+    rows = [_acl(principal, "topic", QUEUE_PREFIX + queue) for queue in dict.fromkeys(names)]
+    rows.append(_acl(principal, "group", group or name))
+    if style is TableOrJson.JSON:
+        show(rows, style, columns=())
+        return
+    for row in rows:
+        typer.echo(
+            f"kafka-acls.sh --bootstrap-server {shlex.quote(Settings().bootstrap_servers)} --add "
+            f"--allow-principal {shlex.quote(principal)} --operation {row['operation']} "
+            f"--{row['resource_type']} {shlex.quote(row['resource_name'])} "
+            f"--resource-pattern-type {row['pattern_type']}"
+        )
+
+
+def _acl(principal: str, resource_type: str, resource_name: str) -> dict[str, str]:
+    return {
+        "principal": principal,
+        "permission": "allow",
+        "operation": "read",
+        "resource_type": resource_type,
+        "resource_name": resource_name,
+        "pattern_type": "literal",
+        "host": "*",
+    }
 
 
 def _is_for(subject: str, names: list[str]) -> bool:

@@ -22,6 +22,7 @@ from streams.codec import Codec
 from streams.codec.readable import from_json, to_json
 from streams.core.errors import Poison
 from streams.kafka.manifest import Topic
+from streams.kafka.record_keys import key_in
 
 Headers = list[tuple[str, bytes | None]]
 
@@ -79,6 +80,11 @@ def parse_line(line: str, topic: Topic, codec: Codec) -> Outgoing:
     if unknown := record.keys() - _KNOWN - _BINARY:
         raise ValueError(f"{min(unknown)} is no field of a record: use key, value, headers, timestamp, partition")
     key = _bytes_of(record, "key")
+    meant = key_in(topic, record.get("value"))
+    if meant is not None and key not in (None, meant.encode()):
+        raise ValueError(f"key is {key!r}, but {topic.name} is keyed by {topic.key}: for this value {meant!r}")
+    if key is None and meant is not None and record.get("partition") is None:
+        key = meant.encode()
     timestamp, partition = record.get("timestamp"), record.get("partition")
     for name, number in (("timestamp", timestamp), ("partition", partition)):
         if number is not None and (not isinstance(number, int) or isinstance(number, bool) or number < 0):

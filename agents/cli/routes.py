@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -11,12 +11,16 @@ import typer
 
 from agents.cli.events import event_type
 from agents.cli.output import Exit, TableOrJson, TableOrJsonOption, note, show
-from agents.config_records import read_records, write_records
+from agents.config_changes import ByOption, as_row, history, live_graph, save
+from agents.config_records import read_records
 from agents.routes_file import read_routes
+from agents.sample_event import like
 from streams.codec import Codec, Registry
 from streams.core.errors import Misconfigured
 from streams.core.events import Audience
+from streams.core.graph import Graph
 from streams.core.routing import Route, Router, mismatch, problems
+from streams.filters import CelLanguage
 from streams.kafka.admin import admin_client, answering, partition_counts
 from streams.kafka.manifest import QUEUE_PREFIX
 from streams.settings import Settings
@@ -31,25 +35,47 @@ def apply(
     file: Annotated[Path, typer.Argument(help="TOML with [[route]] tables, as docs/examples/routes.toml.")],
     prune: Annotated[bool, typer.Option("--prune", help="Delete the routes that are not in the file.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and compare, change nothing.")] = False,
+    by: ByOption = None,
 ) -> None:
     """Check a file of routes and save them; running workers follow at once. Exits with 2 if one is wrong.
 
     Example: curfew routes apply docs/examples/routes.toml
     """
-    _read(file)  # what is wrong in itself is said without a broker
     settings = Settings()
-    wanted = {route.name: route for route in _read(file, queues=_queues(settings))}
     codec = Codec(Registry(settings.schema_registry_url))
+    graph = live_graph(settings, codec)
+    _read(file, graph)  # what is wrong in itself is said without a broker
+    wanted = {route.name: route for route in _read(file, graph, queues=_queues(settings))}
     existing = read_records(settings, codec, TOPIC, Route)
     changes: dict[str, Route | None] = {name: route for name, route in wanted.items() if existing.get(name) != route}
     if prune:
         changes |= dict.fromkeys(existing.keys() - wanted.keys())
-    if changes and not dry_run:
-        write_records(settings, codec, TOPIC, changes)
+    if not dry_run:
+        save(settings, codec, TOPIC, "route", existing, changes, by)
     for name in sorted(wanted.keys() | existing.keys()):
         what = "unchanged" if name in wanted else "kept, though not in the file"
         if name in changes:
             what = "deleted" if changes[name] is None else "changed" if name in existing else "new"
+        note(f"{name}: {what}{' (dry run)' if dry_run and name in changes else ''}")
+
+
+def save_routes(routes: Iterable[Route], *, by: str | None, dry_run: bool) -> None:
+    """Check and save some routes, the others stay; leaves with exit code 2 when one is wrong."""
+    settings = Settings()
+    codec = Codec(Registry(settings.schema_registry_url))
+    graph, queues = live_graph(settings, codec), _queues(settings)
+    wanted = {route.name: route for route in routes}
+    language = CelLanguage()
+    found = [problem for route in wanted.values() for problem in problems(route, queues, language, graph)]
+    if found:
+        note("error: nothing was saved.\n" + "\n".join(f"  {problem}" for problem in found))
+        raise typer.Exit(Exit.USAGE)
+    existing = read_records(settings, codec, TOPIC, Route)
+    changes: dict[str, Route | None] = {name: route for name, route in wanted.items() if existing.get(name) != route}
+    if not dry_run:
+        save(settings, codec, TOPIC, "route", existing, changes, by)
+    for name in wanted:
+        what = "unchanged" if name not in changes else "changed" if name in existing else "new"
         note(f"{name}: {what}{' (dry run)' if dry_run and name in changes else ''}")
 
 
@@ -60,10 +86,41 @@ def list_routes(style: TableOrJsonOption = TableOrJson.TABLE) -> None:
     Example: curfew routes list -f json
     """
     rows = [msgspec.to_builtins(route) for route in _live()]
-    if style is TableOrJson.TABLE:
-        for row in rows:
-            row["where"] = "; ".join(f"{name} = {' | '.join(values)}" for name, values in row["where"].items())
-    show(rows, style, columns=("name", "event_types", "queues", "audience", "where", "parameters", "active"))
+    show(rows, style, columns=("name", "event_types", "queues", "audience", "filter", "parameters", "active"))
+
+
+@app.command()
+def delete(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...")],
+    by: ByOption = None,
+) -> None:
+    """Delete routes; running workers follow at once. Events that no other route takes are counted as unrouted.
+
+    Example: curfew routes delete suspensions
+    """
+    settings = Settings()
+    codec = Codec(Registry(settings.schema_registry_url))
+    existing = read_records(settings, codec, TOPIC, Route)
+    if unknown := [name for name in names if name not in existing]:
+        note(f"error: there is no route {unknown[0]!r}; there are: {', '.join(sorted(existing)) or 'none'}")
+        raise typer.Exit(Exit.USAGE)
+    save(settings, codec, TOPIC, "route", existing, dict.fromkeys(names), by)
+    for name in names:
+        note(f"{name}: deleted")
+
+
+@app.command("history")
+def show_history(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]")] = None,
+    style: TableOrJsonOption = TableOrJson.TABLE,
+) -> None:
+    """Show who changed which route, when, from what to what.
+
+    Example: curfew routes history suspensions
+    """
+    settings = Settings()
+    entries = history(settings, Codec(Registry(settings.schema_registry_url)), "route", name)
+    show([as_row(entry) for entry in entries], style, columns=("at", "by", "name", "action", "changes"))
 
 
 @app.command("test")
@@ -81,14 +138,21 @@ def try_event(
     Example: curfew routes test service.state_transitioned -F facts.to=Suspended
     """
     known = event_type(type)
+    language = CelLanguage()
+    settings = Settings()
+    graph = live_graph(settings, Codec(Registry(settings.schema_registry_url)))
     given = dict(_pair(pair) for pair in field or ())
-    _check_fields(type, given)
-    routes = _read(file) if file is not None else _live()
-    taking = Router(routes).matches(type)
+    try:
+        finding, parameters = like(known, audience or known.audience, given, graph)
+    except Misconfigured as error:
+        note(f"error: {error}")
+        raise typer.Exit(Exit.USAGE) from None
+    routes = _read(file, graph) if file is not None else _live()
+    taking = Router(routes, language=language).matches(type)
     rows = []
     for route in routes:
         against = f"does not name {type}" if route.active else "is not active"
-        why = mismatch(route, audience or known.audience, given) if route in taking else against
+        why = mismatch(route, finding, parameters, language) if route in taking else against
         rows.append({"route": route.name, "takes": why is None, "queues": list(route.queues), "why_not": why})
     show(rows, style, columns=("route", "takes", "queues", "why_not"))
     if not any(row["takes"] for row in rows):
@@ -102,17 +166,9 @@ def _pair(pair: str) -> tuple[str, str]:
     return name, value
 
 
-def _check_fields(type: str, given: Mapping[str, str]) -> None:
-    """A field that the event cannot have is wrong usage: no route would ever be found to look at it."""
-    where: dict[str, tuple[str, ...]] = {name: (value,) for name, value in given.items()}
-    probe = Route(name="test", event_types=(type,), queues=("any",), where=where)
-    for problem in problems(probe, None):
-        raise typer.BadParameter(problem.removeprefix("where: "), param_hint="--field")
-
-
-def _read(file: Path, queues: Collection[str] | None = None) -> list[Route]:
+def _read(file: Path, graph: Graph, queues: Collection[str] | None = None) -> list[Route]:
     try:
-        return read_routes(file, queues)
+        return read_routes(file, queues, graph)
     except Misconfigured as error:
         note(f"error: {error}")
         raise typer.Exit(Exit.USAGE) from None

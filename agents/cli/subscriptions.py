@@ -13,7 +13,8 @@ import typer
 
 from agents.cli import choices
 from agents.cli.output import Exit, TableOrJson, TableOrJsonOption, note, show
-from agents.config_records import read_records, write_records
+from agents.config_changes import ByOption, as_row, history, live_graph, save
+from agents.config_records import read_records
 from agents.subscriptions_file import read_subscriptions
 from streams.codec import Codec, Registry
 from streams.core.catalogue import CATALOGUE, nearest_types
@@ -24,6 +25,7 @@ from streams.core.ids import derive, instant_text
 from streams.core.subscription_filter import exact_types
 from streams.core.subscription_rules import Known
 from streams.core.subscriptions import Subscription
+from streams.filters import CelLanguage
 from streams.kafka import admin as kafka_admin
 from streams.kafka.manifest import Manifest, managed
 from streams.settings import Settings
@@ -47,6 +49,7 @@ def apply(
     skip_secrets: Annotated[
         bool, typer.Option("--skip-secrets", help="Do not look secrets up: only the workers' machines have them.")
     ] = False,
+    by: ByOption = None,
 ) -> None:
     """Check a file of subscriptions and save them; running workers follow at once. Exits with 2 if one is wrong.
 
@@ -60,7 +63,12 @@ def apply(
     existing = read_records(settings, codec, TOPIC, Subscription)
     topics = kafka_admin.partition_counts(kafka_admin.admin_client(kafka_admin.answering(settings.kafka())))
     queues = managed(Manifest.load(), topics).queues
-    known = Known(queues=queues, development=settings.environment == "development")
+    known = Known(
+        queues=queues,
+        development=settings.environment == "development",
+        language=CelLanguage(),
+        graph=live_graph(settings, codec),
+    )
     secrets = _secrets(settings)
 
     def secret_problem(reference: str) -> str | None:
@@ -79,8 +87,8 @@ def apply(
         note(f"error: {error}")
         raise typer.Exit(Exit.USAGE) from None
     changes = {name: one for name, one in wanted.items() if existing.get(name) != one}
-    if changes and not dry_run:
-        write_records(settings, codec, TOPIC, changes)
+    if not dry_run:
+        save(settings, codec, TOPIC, "subscription", existing, changes, by)
     for name in sorted(wanted.keys() | existing.keys()):
         what = "unchanged" if name in wanted else "kept, not in the file"
         if name in changes:
@@ -105,6 +113,20 @@ def show_one(name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
     Example: curfew subscriptions show crm
     """
     typer.echo(json.dumps(msgspec.to_builtins(_one(name)), indent=2))
+
+
+@app.command("history")
+def show_history(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]")] = None,
+    style: TableOrJsonOption = TableOrJson.TABLE,
+) -> None:
+    """Show who changed which subscription, when, from what to what.
+
+    Example: curfew subscriptions history crm
+    """
+    settings = Settings()
+    entries = history(settings, Codec(Registry(settings.schema_registry_url)), "subscription", name)
+    show([as_row(entry) for entry in entries], style, columns=("at", "by", "name", "action", "changes"))
 
 
 @app.command("test")

@@ -26,6 +26,7 @@ from agents.supervisor import die_with_parent, signals_held_back
 from agents.worker import WORKERS
 from streams.core.errors import CurfewError
 from streams.core.subscription_rules import Known
+from streams.filters import CelLanguage
 from streams.kafka.manifest import Manifest
 
 #: A queue beside the default ones, to which a subscription forwards.
@@ -90,7 +91,7 @@ class Place(Site):
         file.write_text((HERE / "subscriptions.toml").read_text("utf-8").replace("{url}", url), "utf-8")
         now = datetime.now(UTC)
         now = now.replace(microsecond=now.microsecond // 1000 * 1000)  # what an Avro timestamp keeps
-        known = Known(queues=queues, development=True)
+        known = Known(queues=queues, development=True, language=CelLanguage())
         wanted = read_subscriptions(file, known, {}, now, lambda reference: None)
         write_records(self.settings, self.codec, "config.subscriptions", wanted)
 

@@ -7,11 +7,10 @@ parameter: that is why ``service.name`` exists on a service's event and not on a
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields, replace
 from datetime import date, datetime
 from decimal import Decimal
-from functools import cache
 from typing import Any, get_args, get_origin, get_type_hints
 
 from streams.core.objects import (
@@ -184,28 +183,59 @@ _KINDS = (
     ),
 )
 
-GRAPH: Mapping[str, ObjectKind] = {kind.kind: kind for kind in _KINDS}
+
+class Graph(Mapping[str, ObjectKind]):
+    """Kinds by name, and what each reaches. It never changes; :meth:`extended` gives another one."""
+
+    def __init__(self, kinds: Iterable[ObjectKind]) -> None:
+        self._kinds = {kind.kind: kind for kind in kinds}
+        self._reach: dict[str, Mapping[str, Reached]] = {}
+
+    __hash__ = object.__hash__  # it never changes, and one graph is not another
+
+    def __getitem__(self, kind: str) -> ObjectKind:
+        return self._kinds[kind]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._kinds)
+
+    def __len__(self) -> int:
+        return len(self._kinds)
+
+    def reach(self, kind: str) -> Mapping[str, Reached]:
+        """Everything that an event about ``kind`` can speak of, by name, nearest first; the shortest way to a name
+        wins. A kind that is not in the graph reaches nothing."""
+        found = self._reach.get(kind)
+        if found is None:
+            found = self._reach[kind] = {reached.name: reached for reached in self._walk(kind)} if kind in self else {}
+        return found
+
+    def extended(self, added: Iterable[tuple[str, Relation, ObjectKind]]) -> Graph:
+        """With more kinds, each behind a relation of a kind that is there: (that kind, the relation, the new kind)."""
+        kinds = dict(self._kinds)
+        for owner, relation, kind in added:
+            kinds[kind.kind] = kind
+            kinds[owner] = replace(kinds[owner], relations=(*kinds[owner].relations, relation))
+        return Graph(kinds.values())
+
+    def _walk(self, kind: str) -> Iterator[Reached]:
+        level, seen = [Reached(name=kind, kind=kind, via=())], {kind}
+        while level:
+            yield from level
+            further: list[Reached] = []
+            for reached in level:
+                if reached.via and reached.via[-1].only_itself:
+                    continue
+                for relation in self[reached.kind].relations:
+                    if relation.name not in seen:
+                        seen.add(relation.name)
+                        further.append(Reached(name=relation.name, kind=relation.kind, via=(*reached.via, relation)))
+            level = further
 
 
-@cache
+GRAPH = Graph(_KINDS)
+
+
 def reach(kind: str) -> Mapping[str, Reached]:
-    """Everything that an event about ``kind`` can speak of, by name, nearest first; the shortest way to a name wins.
-
-    A kind that is not in the graph reaches nothing.
-    """
-    return {reached.name: reached for reached in _walk(kind)} if kind in GRAPH else {}
-
-
-def _walk(kind: str) -> Iterator[Reached]:
-    level, seen = [Reached(name=kind, kind=kind, via=())], {kind}
-    while level:
-        yield from level
-        further: list[Reached] = []
-        for reached in level:
-            if reached.via and reached.via[-1].only_itself:
-                continue
-            for relation in GRAPH[reached.kind].relations:
-                if relation.name not in seen:
-                    seen.add(relation.name)
-                    further.append(Reached(name=relation.name, kind=relation.kind, via=(*reached.via, relation)))
-        level = further
+    """What an event about ``kind`` reaches without anybody's data sources."""
+    return GRAPH.reach(kind)

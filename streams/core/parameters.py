@@ -9,11 +9,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
 
 from streams.core.catalogue import CATALOGUE, nearest_types
 from streams.core.events import Finding, Value
-from streams.core.graph import GRAPH, reach
+from streams.core.graph import GRAPH, Graph
 
 #: (kind, id) → the object, or None when its row is not there yet.
 Lookup = Callable[[str, str], object | None]
@@ -24,37 +23,36 @@ LIKENESS = 0.5
 _ABSENT = object()  # the field is not there at all, which is not the same as a field that is None
 
 
-@cache
-def available(kind: str) -> Mapping[str, str]:
+def available(kind: str, graph: Graph = GRAPH) -> Mapping[str, str]:
     """Every parameter that an event about ``kind`` can have: name → type name, nearest objects first."""
     return {
         f"{reached.name}.{field}": type_name
-        for reached in reach(kind).values()
-        for field, type_name in GRAPH[reached.kind].fields.items()
+        for reached in graph.reach(kind).values()
+        for field, type_name in graph[reached.kind].fields.items()
     }
 
 
-def check(event_type: str, names: Iterable[str]) -> list[str]:
+def check(event_type: str, names: Iterable[str], graph: Graph = GRAPH) -> list[str]:
     """Why ``names`` cannot all be parameters of ``event_type``; empty when they can. Each text says what can be had."""
     known = CATALOGUE.get(event_type)
     if known is None:
         return [f"there is no event type {event_type!r}{nearest_types(event_type)}; see `curfew events list`"]
-    valid = available(known.kind)
-    return [_refusal(event_type, known.kind, name, valid) for name in names if name not in valid]
+    valid = available(known.kind, graph)
+    return [_refusal(event_type, known.kind, name, graph, valid) for name in names if name not in valid]
 
 
-def _refusal(event_type: str, kind: str, name: str, valid: Mapping[str, str]) -> str:
+def _refusal(event_type: str, kind: str, name: str, graph: Graph, valid: Mapping[str, str]) -> str:
     if not valid:
         return f"{name} cannot be a parameter of {event_type}: {kind} objects do not reach Curfew yet"
-    reached = reach(kind)
+    reached = graph.reach(kind)
     others = [other for other in reached if other != kind]
     prefix, _, field = name.partition(".")
     if not field:
         problem = "a parameter is written <object>.<field>"
     elif prefix in reached:
-        problem = f"{prefix} has no field {field}; it has {', '.join(GRAPH[reached[prefix].kind].fields)}"
+        problem = f"{prefix} has no field {field}; it has {', '.join(graph[reached[prefix].kind].fields)}"
     else:
-        problem = f"its object is {GRAPH[kind].about}"
+        problem = f"its object is {graph[kind].about}"
     reaches = ", ".join([kind, *others]) if others else f"{kind} only"
     return (
         f"{name} cannot be a parameter of {event_type}: {problem}. "
@@ -89,10 +87,10 @@ class Plan:
         return tuple(name for name, _, _ in self.reads)
 
 
-def compile_plan(kind: str, names: Iterable[str]) -> Plan:
+def compile_plan(kind: str, names: Iterable[str], graph: Graph = GRAPH) -> Plan:
     """The plan for ``names`` on an event about ``kind``; every object is loaded once. A name out of reach is left out,
     since :func:`check` has refused it where it was asked for."""
-    valid = available(kind)
+    valid = available(kind, graph)
     slots: dict[tuple[str, ...], int] = {(): 0}
     loads: list[Load] = []
     reads: list[tuple[str, int, str]] = []
@@ -101,7 +99,7 @@ def compile_plan(kind: str, names: Iterable[str]) -> Plan:
             continue
         prefix, _, field = name.partition(".")
         way: tuple[str, ...] = ()
-        for relation in reach(kind)[prefix].via:
+        for relation in graph.reach(kind)[prefix].via:
             source, way = slots[way], (*way, relation.name)
             if way not in slots:
                 slots[way] = len(slots)
@@ -114,6 +112,13 @@ def subject_fields(finding: Finding) -> dict[str, Value]:
     """The subject as the event saw it: its fields now (before, if it is deleted), its facts, and its ids."""
     known = finding.current if finding.current is not None else finding.previous
     return {"id": finding.subject_id, "account_id": finding.account_id, **finding.facts, **(known or {})}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Present:
+    """A row of a data source as it is looked up: what its fields hold. A field that it does not have is missing."""
+
+    fields: Mapping[str, Value]
 
 
 def resolve(plan: Plan, finding: Finding, look_up: Lookup) -> tuple[dict[str, Value], tuple[str, ...]]:
@@ -144,6 +149,10 @@ def resolve(plan: Plan, finding: Finding, look_up: Lookup) -> tuple[dict[str, Va
         elif source is subject:
             value = subject.get(field)
             if value is None and field not in subject:
+                missing.append(name)
+        elif isinstance(source, Present):
+            value = source.fields.get(field)
+            if value is None and field not in source.fields:
                 missing.append(name)
         else:
             value = getattr(source, field)

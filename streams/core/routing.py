@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
 from streams.core.catalogue import CATALOGUE, matching, nearest_types
-from streams.core.events import Audience, Event, Finding, Value, text
-from streams.core.graph import GRAPH
+from streams.core.events import Audience, Event, Finding, Value
+from streams.core.filters import Condition, InvalidFilter, Language, Unfit, variables
+from streams.core.graph import GRAPH, Graph
 from streams.core.parameters import Lookup, Plan, available, check, compile_plan, resolve
 
 
@@ -25,15 +26,14 @@ class RouteAudience(StrEnum):
 class Route:
     """Events of ``event_types`` (exact, or ``group.*``) go to ``queues`` (without the prefix ``queue.``).
 
-    ``where`` maps a field to the values it may have, in the text form of :func:`streams.core.events.text`; all fields
-    must agree. A field is a parameter (``account.currency``) or ``facts.…``, ``previous.…``, ``current.…``.
-    ``parameters`` are wanted besides the defaults of the event type. The last route of a name counts.
+    ``filter`` is an expression over the event (:mod:`streams.core.filters`), empty for all of them. ``parameters`` are
+    wanted besides the defaults of the event type. The last route of a name counts.
     """
 
     name: str
     event_types: tuple[str, ...]
     queues: tuple[str, ...]
-    where: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    filter: str = ""
     parameters: tuple[str, ...] = ()
     audience: RouteAudience = RouteAudience.CUSTOMER
     active: bool = True
@@ -52,18 +52,17 @@ class Ask(Protocol):
     def active(self) -> bool: ...
 
 
-_MAPS = ("facts", "previous", "current")
-
-
-def problems(route: Route, queues: Collection[str] | None) -> list[str]:
+def problems(
+    route: Route, queues: Collection[str] | None, language: Language, graph: Graph | None = GRAPH
+) -> list[str]:
     """Why ``route`` cannot be saved, in the order of its fields; empty when it can.
 
-    ``queues`` are the names of those that exist; None leaves that check out.
+    ``queues`` are the names of those that exist, ``graph`` what parameters there are; None leaves that check out.
     """
-    return list(_problems(route, queues))
+    return list(dict.fromkeys(_problems(route, queues, language, graph)))
 
 
-def _problems(route: Route, queues: Collection[str] | None) -> Iterator[str]:
+def _problems(route: Route, queues: Collection[str] | None, language: Language, graph: Graph | None) -> Iterator[str]:
     if not route.name:
         yield "a route needs a name"
     if not route.event_types:
@@ -78,38 +77,36 @@ def _problems(route: Route, queues: Collection[str] | None) -> Iterator[str]:
         if queues is not None and queue not in queues:
             there = f"there are {', '.join(sorted(queues))}" if queues else "none exists yet (`curfew topics apply`)"
             yield f"there is no queue {queue!r}; {there}; make it with `curfew queues create {queue}`"
-    for event_type in _types(route.event_types):
-        yield from check(event_type, route.parameters)
-        for name, values in route.where.items():
-            yield from _where_problems(event_type, name, values)
+    if graph is not None:
+        for event_type in _types(route.event_types):
+            yield from check(event_type, route.parameters, graph)
+            yield from filter_problems(route.filter, event_type, language, graph)
 
 
-def _where_problems(event_type: str, name: str, values: tuple[str, ...]) -> Iterator[str]:
-    known = CATALOGUE[event_type]
-    prefix, _, rest = name.partition(".")
-    if not values:
-        yield f"where: {name} has no values, so nothing would ever match; leave it out"
-    if prefix not in _MAPS:
-        yield from check(event_type, (name,))
-        return
-    has = known.facts if prefix == "facts" else GRAPH[known.kind].fields if known.kind in GRAPH else {}
-    if rest not in has:
-        yield f"where: {event_type} has no {name}; {prefix} has {', '.join(has) or 'nothing'}"
+def filter_problems(expression: str, event_type: str, language: Language, graph: Graph) -> Iterator[str]:
+    """Why events of this type cannot be filtered so."""
+    try:
+        if expression:
+            language.check(expression, variables(event_type, graph))
+    except InvalidFilter as error:
+        yield f"filter on {event_type}: {error}"
 
 
 def _types(patterns: Iterable[str]) -> dict[str, None]:
     return dict.fromkeys(event_type for pattern in patterns for event_type in matching(pattern))
 
 
-def mismatch(route: Route, audience: str, fields: Mapping[str, str]) -> str | None:
-    """Why ``route`` would not take an event of its types with this audience and these fields (text forms); None if it
-    would. A field that is not given is ``null``, as in a real event."""
-    if not _hears(route, audience):
-        return f"is for audience {route.audience}, the event is {audience}"
-    for name, values in route.where.items():
-        if fields.get(name, "null") not in values:
-            return f"{name} is {fields.get(name, 'null')}, not {' or '.join(values)}"
-    return None
+def mismatch(route: Route, finding: Finding, parameters: Mapping[str, Value], language: Language) -> str | None:
+    """Why ``route`` would not take an event of its types that is like ``finding``; None if it would. A parameter or
+    field that is not given is null, as in a real event."""
+    if not _hears(route, finding.audience):
+        return f"is for audience {route.audience}, the event is {finding.audience}"
+    try:
+        if not route.filter or Condition(language.compile(route.filter))(finding, parameters):
+            return None
+    except Unfit as error:
+        return f"the filter {route.filter!r} has no answer: {error}"
+    return f"the filter {route.filter!r} does not agree"
 
 
 def _hears(route: Route, audience: str) -> bool:
@@ -126,17 +123,23 @@ class Dispatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Routed:
-    """What became of a finding. ``unrouted``: no route takes it; ``withheld``: only routes for other audiences do."""
+    """What became of a finding. ``unrouted``: no route takes it; ``withheld``: only routes for other audiences do;
+    ``unfit``: names of routes whose filter had no answer, so that they did not take it."""
 
     dispatches: tuple[Dispatch, ...] = ()
     unrouted: bool = False
     withheld: bool = False
+    unfit: tuple[str, ...] = ()
 
 
 class Router:
     """All routes, compiled per event type on first use; make a new one when routes or asks have changed."""
 
-    def __init__(self, routes: Iterable[Route], asks: Iterable[Ask] = ()) -> None:
+    def __init__(
+        self, routes: Iterable[Route], asks: Iterable[Ask] = (), *, language: Language, graph: Graph = GRAPH
+    ) -> None:
+        self._language = language
+        self._graph = graph
         self._routes = tuple(route for route in routes if route.active)
         self._asks = tuple(ask for ask in asks if ask.active)
         self._table: dict[str, _Table] = {}
@@ -156,7 +159,7 @@ class Router:
         return table.route(finding, look_up, traceparent)
 
     def matches(self, event_type: str) -> tuple[Route, ...]:
-        """Active routes that take this type, in the order of their names, whatever their audience and ``where``."""
+        """Active routes that take this type, in the order of their names, whatever their audience and filter."""
         found = [route for route in self._routes if any(event_type in matching(p) for p in route.event_types)]
         return tuple(sorted(found, key=lambda route: route.name))
 
@@ -171,21 +174,33 @@ class Router:
         for ask in self._asks:
             if ask.queue in wanted and (not ask.event_types or event_type in ask.event_types):
                 wanted[ask.queue].update(dict.fromkeys(ask.parameters))
-        valid = available(kind)
+        valid = available(kind, self._graph)
         names = {queue: tuple(name for name in asked if name in valid) for queue, asked in wanted.items()}
-        conditions = [name for route in routes for name in route.where if name.partition(".")[0] not in _MAPS]
+        conditions = [Condition(self._language.compile(route.filter)) if route.filter else None for route in routes]
+        compared = [name for condition in conditions if condition is not None for name in condition.parameters]
+        asked_for = [name for asked in names.values() for name in asked]
         return _Table(
             routes=routes,
+            conditions=conditions,
             names=names,
-            plan=compile_plan(kind, [*(name for asked in names.values() for name in asked), *conditions]),
+            plan=compile_plan(kind, [*asked_for, *compared], self._graph),
         )
 
 
 class _Table:
     """The compiled routes of one event type."""
 
-    def __init__(self, *, routes: tuple[Route, ...], names: Mapping[str, tuple[str, ...]], plan: Plan) -> None:
+    def __init__(
+        self,
+        *,
+        routes: tuple[Route, ...],
+        conditions: Sequence[Condition | None],
+        names: Mapping[str, tuple[str, ...]],
+        plan: Plan,
+    ) -> None:
         self._plan = plan
+        self._conditions = conditions
+        self._filtered = any(condition is not None for condition in conditions)
         self._names = names
         self._routes = routes
         self._heard = {
@@ -201,9 +216,12 @@ class _Table:
         if not heard:
             return Routed(withheld=True)
         parameters, missing = resolve(self._plan, finding, look_up)
-        taken = tuple([n for n in heard if _agrees(self._routes[n].where, finding, parameters)])
+        unfit: tuple[str, ...] = ()
+        taken = tuple(heard)
+        if self._filtered:
+            taken, unfit = self._agreeing(heard, finding, parameters)
         if not taken:
-            return Routed(unrouted=True)
+            return Routed(unrouted=True, unfit=unfit)
         groups = self._groups.get(taken)
         if groups is None:
             groups = self._groups[taken] = self._group(taken)
@@ -211,8 +229,24 @@ class _Table:
             dispatches=tuple(
                 Dispatch(event=_event(finding, names, parameters, missing, traceparent), queues=queues)
                 for names, queues in groups
-            )
+            ),
+            unfit=unfit,
         )
+
+    def _agreeing(
+        self, heard: Iterable[int], finding: Finding, parameters: Mapping[str, Value]
+    ) -> tuple[tuple[int, ...], tuple[str, ...]]:
+        """(numbers of the routes whose filter agrees, names of those whose filter has no answer)."""
+        taken: list[int] = []
+        unfit: list[str] = []
+        for number in heard:
+            condition = self._conditions[number]
+            try:
+                if condition is None or condition(finding, parameters):
+                    taken.append(number)
+            except Unfit:
+                unfit.append(self._routes[number].name)
+        return tuple(taken), tuple(unfit)
 
     def _group(self, taken: tuple[int, ...]) -> tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]:
         """(parameter names, queues) for these routes: queues that want the same get the same event."""
@@ -221,18 +255,6 @@ class _Table:
             names = self._names[queue]
             groups.setdefault(frozenset(names), (names, []))[1].append(queue)
         return tuple((names, tuple(queues)) for names, queues in groups.values())
-
-
-def _agrees(where: Mapping[str, tuple[str, ...]], finding: Finding, parameters: Mapping[str, Value]) -> bool:
-    return not where or all(text(_field(name, finding, parameters)) in values for name, values in where.items())
-
-
-def _field(name: str, finding: Finding, parameters: Mapping[str, Value]) -> Value:
-    prefix, _, rest = name.partition(".")
-    if prefix in _MAPS:
-        fields: dict[str, Value] | None = getattr(finding, prefix)
-        return (fields or {}).get(rest)
-    return parameters.get(name)
 
 
 def _event(

@@ -59,6 +59,11 @@ def follow(row: ObjectRow[T] | None, revision: int, current: T | None) -> Object
     return ObjectRow(revision=revision, current=current, gaps=gaps + revision - seen - 1)
 
 
+def source_key(source: str, key: str) -> bytes:
+    """Row key of a row of a data source that lies with its account: ``source/crm_segment/A1``."""
+    return f"source/{source}/{key}".encode()
+
+
 def count_key(topic: str) -> bytes:
     """Row key of what was counted for the records of one topic in this partition: ``count/billing.account``."""
     return f"count/{topic}".encode()

@@ -12,8 +12,11 @@ from urllib.parse import SplitResult, urlsplit
 
 from streams.core.catalogue import CATALOGUE, matching, nearest_types
 from streams.core.events import Audience
+from streams.core.filters import InvalidFilter, Language, variables
+from streams.core.graph import GRAPH, Graph
 from streams.core.parameters import check
-from streams.core.subscription_filter import EVERYONE, FIELDS, MAPS, exact_types, is_parameter
+from streams.core.routing import filter_problems
+from streams.core.subscription_filter import EVERYONE, exact_types
 from streams.core.subscriptions import Forward, Ordering, Subscription, Webhook
 
 _NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
@@ -30,10 +33,13 @@ AUDIENCES: Final = (*Audience, EVERYONE)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
-    """What the deployment has: the queues; ``development`` admits http and any port."""
+    """What the deployment has: the queues, the filter language, the parameters (``graph``); ``development`` admits http
+    and any port."""
 
     queues: Collection[str]
     development: bool
+    language: Language
+    graph: Graph = GRAPH
 
 
 def problems(subscription: Subscription, known: Known, *, existing: Subscription | None = None) -> list[str]:
@@ -54,7 +60,7 @@ def _problems(wanted: Subscription, known: Known, existing: Subscription | None)
         if not matching(pattern):
             near = nearest_types(pattern.removesuffix("*"))
             yield f"event_types: there is no event type {pattern!r}{near}; see `curfew events list`"
-    yield from _names(wanted)
+    yield from _names(wanted, known)
     if wanted.audience not in AUDIENCES:
         yield f"audience {wanted.audience!r}: use one of {', '.join(AUDIENCES)}"
     yield from _policy(wanted)
@@ -79,24 +85,31 @@ def _queue(field: str, name: str, known: Known) -> Iterator[str]:
         )
 
 
-def _names(wanted: Subscription) -> Iterator[str]:
+def _names(wanted: Subscription, known: Known) -> Iterator[str]:
     """Parameters and filter: every name has to exist in every type that is subscribed to, or in any if all are."""
     types = exact_types(wanted.event_types)
-    for field, names in (
-        ("parameters", wanted.parameters),
-        ("filter", tuple(name for name in wanted.filter if is_parameter(name))),
-    ):
-        if types:
-            yield from (f"{field}: {problem}" for event_type in types for problem in check(event_type, names))
-        else:
-            for name in names:
-                if all(check(event_type, (name,)) for event_type in CATALOGUE):
-                    yield f"{field}: no event has {name!r}; a parameter is written <object>.<field>"
-    for name, values in wanted.filter.items():
-        if not values:
-            yield f"filter: {name!r} has no values, so nothing would ever match; give at least one or leave it out"
-        if name in MAPS:
-            yield f"filter: {name!r} is a group of fields; name one, as in {name}.state (or one of {', '.join(FIELDS)})"
+    for event_type in types:
+        yield from (f"parameters: {problem}" for problem in check(event_type, wanted.parameters, known.graph))
+        yield from filter_problems(wanted.filter, event_type, known.language, known.graph)
+    if types:
+        return
+    for name in wanted.parameters:
+        if all(check(event_type, (name,), known.graph) for event_type in CATALOGUE):
+            yield f"parameters: no event has {name!r}; a parameter is written <object>.<field>"
+    try:
+        if wanted.filter:
+            known.language.check(wanted.filter, _all_variables(known.graph))
+    except InvalidFilter as error:
+        yield f"filter: {error}"
+
+
+def _all_variables(graph: Graph) -> dict[str, str]:
+    """What any event has; a name that has different types in different events cannot be checked, so it is ``any``."""
+    found: dict[str, str] = {}
+    for event_type in CATALOGUE:
+        for name, type_name in variables(event_type, graph).items():
+            found[name] = type_name if found.get(name, type_name) == type_name else "any"
+    return found
 
 
 def _policy(wanted: Subscription) -> Iterator[str]:

@@ -5,7 +5,7 @@ A subscription is data on the compacted topic ``config.subscriptions``. It names
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Final
@@ -64,10 +64,10 @@ class Subscription:
     """One subscription; exactly one of ``webhook`` and ``forward`` is set.
 
     ``id`` never changes and is part of every delivery's identity; ``version`` counts the changes of the rest.
-    ``event_types`` are exact types or groups (``service.*``), empty means all; ``filter`` maps a field of the event to
-    the values it may have (see :mod:`streams.core.subscription_filter`); ``audience`` is customer, internal or all;
-    ``parameters`` empty means all parameters. An inactive subscription
-    accepts nothing; a paused one accepts and waits. Both keep what is pending until ``max_age_s``.
+    ``event_types`` are exact types or groups (``service.*``), empty means all; ``filter`` is an expression over the
+    event (see :mod:`streams.core.filters`); ``audience`` is customer, internal or all; ``parameters`` empty means all
+    parameters. An inactive subscription accepts nothing; a paused one accepts and waits. Both keep what is pending
+    until ``max_age_s``.
     """
 
     name: str
@@ -78,7 +78,7 @@ class Subscription:
     active: bool = True
     paused: bool = False
     event_types: tuple[str, ...] = ()
-    filter: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    filter: str = ""
     audience: str = "all"
     parameters: tuple[str, ...] = ()
     ordering: Ordering = Ordering.IN_ORDER

@@ -19,8 +19,10 @@ from streams.core.delivery.messages import Result, Verdict
 from streams.core.delivery.units import Activation, Done, State, Unit
 from streams.core.errors import Poison
 from streams.core.events import Event
-from streams.core.subscription_filter import accepts
+from streams.core.filters import Unfit
+from streams.core.subscription_filter import Acceptance
 from streams.core.subscriptions import Subscription
+from streams.filters import CelLanguage
 from streams.kafka.scan import Scanner, Span
 
 UNIT_HEADER: Final = "curfew-unit-id"
@@ -42,7 +44,8 @@ class LedgerTopics:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
     """The balance of one subscription. ``lag``: records of its queue that intake had not reached; ``unreadable``:
-    records that are no events (in the dead letters, but nobody's units)."""
+    records that are no events (in the dead letters, but nobody's units); ``unfit``: filtered ones for which the filter
+    had no answer."""
 
     subscription: str
     subscription_id: str
@@ -50,6 +53,7 @@ class Line:
     balance: Balance
     lag: int
     unreadable: int
+    unfit: int = 0
 
 
 #: Unit id → (partition, offset) of its event in the queue.
@@ -72,6 +76,7 @@ class _Account:
     windows: dict[int, Span] = field(default_factory=dict)
     lag: int = 0
     unreadable: int = 0
+    unfit: int = 0
 
     def evidence(self) -> Evidence:
         return Evidence(
@@ -112,6 +117,7 @@ def check(config: Mapping[str, Any], codec: Codec, topics: LedgerTopics | None =
             balance=balance(account.evidence()),
             lag=account.lag,
             unreadable=account.unreadable,
+            unfit=account.unfit,
         )
         for subscription_id, account in sorted(accounts.items(), key=lambda item: (item[1].name, item[0]))
     ]
@@ -174,7 +180,7 @@ def _read_results(scanner: Scanner, topic: str, accounts: dict[str, _Account], c
 
 
 def _read_queue(scanner: Scanner, topic: str, accounts: dict[str, _Account], queue: str, codec: Codec) -> None:
-    decode = codec.decoder(Event)
+    decode, acceptance = codec.decoder(Event), Acceptance(CelLanguage())
     spans = scanner.spans(topic)
     here = {one: account for one, account in accounts.items() if account.queue == queue}
     wanted: dict[int, Span] = {}
@@ -199,4 +205,9 @@ def _read_queue(scanner: Scanner, topic: str, accounts: dict[str, _Account], que
         for subscription_id, account in reading:
             unit_id = ids.unit_id(event.event_id, subscription_id)
             version = account.versions[account.activations[partition].version_at(offset)]
-            account.accepted[unit_id] = account.accepted.get(unit_id, False) or accepts(version, event)
+            try:
+                accepted = acceptance.decide(version, event)
+            except Unfit:
+                accepted = False
+                account.unfit += 1
+            account.accepted[unit_id] = account.accepted.get(unit_id, False) or accepted

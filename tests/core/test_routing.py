@@ -12,9 +12,11 @@ from streams.core.detectors import detect
 from streams.core.events import Finding
 from streams.core.routing import Route, RouteAudience, Routed, Router, mismatch, problems
 from streams.core.rows import Kind
+from streams.filters import CelLanguage
 from tests.core.billing import ACCOUNT, INVOICE, PLAN, SERVICE, updated
 
 QUEUES = {"customer-events", "billing-events", "operations"}
+LANGUAGE = CelLanguage()
 ROWS: dict[tuple[str, str], object] = {("account", "A1"): ACCOUNT, ("service_plan", "S1"): PLAN}
 
 
@@ -43,7 +45,7 @@ def effective(*, silent: bool = False) -> Finding:
 
 
 def routed(finding: Finding, *routes: Route, asks: tuple[Wish, ...] = ()) -> Routed:
-    return Router(routes, asks).route(finding, lambda kind, id: ROWS.get((kind, id)))
+    return Router(routes, asks, language=LANGUAGE).route(finding, lambda kind, id: ROWS.get((kind, id)))
 
 
 def queues(result: Routed) -> set[str]:
@@ -90,19 +92,32 @@ def test_a_route_for_all_audiences_gets_both() -> None:
 
 
 def test_content_decides_where_a_route_says_so() -> None:
-    """All fields must agree; each may have one of several values, of facts, states or parameters."""
-    where = {"facts.to": ("Suspended", "Cancelled"), "account.currency": ("BRL",), "previous.state": ("Active",)}
+    """Of facts, states and parameters; what the filter reads is looked up for it."""
+    agrees = 'facts.to in ["Suspended", "Cancelled"] && account.currency == "BRL" && previous.state == "Active"'
 
-    assert queues(routed(suspended(), route(where=where))) == {"operations"}
-    assert routed(suspended(), route(where=where | {"account.currency": ("EUR",)})).unrouted
-    assert routed(suspended(), route(where=where | {"facts.to": ("Active",)})).unrouted
+    assert queues(routed(suspended(), route(filter=agrees))) == {"operations"}
+    assert routed(suspended(), route(filter=agrees.replace("BRL", "EUR"))).unrouted
+    assert routed(suspended(), route(filter='facts.to == "Active"')).unrouted
+
+
+def test_a_filter_without_an_answer_takes_nothing_and_is_named() -> None:
+    """The rate plan is not known, so its name cannot begin with anything; the other route is not harmed."""
+    result = routed(
+        suspended(),
+        route("careless", filter='rate_plan.name.startsWith("Basic")', queues=("billing-events",)),
+        route("other"),
+    )
+    alone = routed(suspended(), route("broken", filter="1 +"))
+
+    assert (queues(result), result.unfit) == ({"operations"}, ("careless",))
+    assert (alone.unrouted, alone.unfit) == (True, ("broken",))
 
 
 def test_amounts_are_compared_by_value_and_not_by_zeros() -> None:
     """Avro pads decimals to six places; a person writes 129.9."""
     [finding] = detect(Kind.INVOICE, updated(INVOICE, state="Posted"), INVOICE)
 
-    result = routed(finding, route(event_types=("invoice.posted",), where={"invoice.amount": ("129.9",)}))
+    result = routed(finding, route(event_types=("invoice.posted",), filter="invoice.amount == 129.9"))
 
     assert queues(result) == {"operations"}
 
@@ -127,7 +142,7 @@ def test_a_queue_gets_the_parameters_that_are_asked_for_there() -> None:
 
 def test_a_parameter_used_only_as_a_condition_does_not_travel() -> None:
     """A route may look at the e-mail address without sending it to everybody."""
-    result = routed(suspended(), route(where={"account.email": (ACCOUNT.email,)}))
+    result = routed(suspended(), route(filter=f'account.email == "{ACCOUNT.email}"'))
 
     [dispatch] = result.dispatches
     assert "account.email" not in dispatch.event.parameters
@@ -145,7 +160,7 @@ def test_missing_names_are_those_of_the_event_only() -> None:
 def test_the_event_keeps_everything_of_the_finding() -> None:
     """Enrichment adds; the trace context of the record travels on."""
     finding = suspended()
-    result = Router([route()]).route(finding, lambda kind, id: None, "00-trace")
+    result = Router([route()], language=LANGUAGE).route(finding, lambda kind, id: None, "00-trace")
 
     [dispatch] = result.dispatches
     for field in (
@@ -167,9 +182,9 @@ def test_a_star_means_a_group_but_never_registered_types() -> None:
     """Whoever wants every update of every account has to say so."""
     assert matching("service.*") == ("service.state_transitioned",)
     assert matching("service.updated") == ("service.updated",)
-    assert Router([route()]).registered == frozenset()
-    assert Router([route(event_types=("service.updated",))]).registered == {"service.updated"}
-    assert Router([route(event_types=("service.updated",), active=False)]).registered == frozenset()
+    assert Router([route()], language=LANGUAGE).registered == frozenset()
+    assert Router([route(event_types=("service.updated",))], language=LANGUAGE).registered == {"service.updated"}
+    assert Router([route(event_types=("service.updated",), active=False)], language=LANGUAGE).registered == frozenset()
 
 
 def test_a_type_that_is_not_in_the_catalogue_is_unrouted_and_not_a_crash() -> None:
@@ -189,17 +204,17 @@ REFUSED = [
     ({"queues": ()}, "queues is empty"),
     ({"queues": ("operation",)}, "there is no queue 'operation'; there are billing-events"),
     ({"event_types": ("bill_run.completed",), "parameters": ("service.name",)}, "its object is a bill run"),
-    ({"where": {"facts.too": ("x",)}}, "service.state_transitioned has no facts.too; facts has from, to"),
-    ({"where": {"current.colour": ("x",)}}, "current has id, account_id, name, state"),
-    ({"where": {"invoice.amount": ("1",)}}, "invoice.amount cannot be a parameter of service.state_transitioned"),
-    ({"where": {"facts.to": ()}}, "facts.to has no values"),
+    ({"filter": 'facts.too == "x"'}, "column 1 of 'facts.too == \"x\"': there is no facts.too (did you mean facts.to"),
+    ({"filter": 'current.colour == "x"'}, "there is no current.colour (did you mean"),
+    ({"filter": "invoice.amount > 1"}, "there is no invoice.amount"),
+    ({"filter": "facts.to == 5"}, "column 10 of 'facts.to == 5': == cannot be used on (string, long)"),
 ]
 
 
 @pytest.mark.parametrize(("wrong", "message"), REFUSED, ids=lambda value: value if isinstance(value, str) else "")
 def test_a_wrong_route_is_refused_with_a_reason(wrong: dict[str, Any], message: str) -> None:
     """Before it is saved, with what would be right."""
-    found = problems(route(**wrong), QUEUES)
+    found = problems(route(**wrong), QUEUES, LANGUAGE)
 
     assert any(message in problem for problem in found), found
 
@@ -208,18 +223,21 @@ def test_a_right_route_has_no_problems() -> None:
     """Every field used, every name in reach."""
     right = route(
         event_types=("service.*", "invoice.posted"),
-        where={"account.currency": ("EUR",), "facts.to": ("Suspended",)},
+        filter='account.currency == "EUR" && facts.to == "Suspended"',
         parameters=("account.email",),
     )
 
-    assert problems(right, QUEUES) == []
+    assert problems(right, QUEUES, LANGUAGE) == []
 
 
 def test_a_dry_match_says_why_not() -> None:
     """The same rules as for real events, on fields that a person typed."""
-    picky = route(where={"facts.to": ("Suspended",)})
+    picky = route(filter='facts.to == "Active"')
 
-    assert mismatch(picky, "customer", {"facts.to": "Suspended"}) is None
-    assert mismatch(picky, "customer", {"facts.to": "Active"}) == "facts.to is Active, not Suspended"
-    assert mismatch(picky, "customer", {}) == "facts.to is null, not Suspended"
-    assert mismatch(picky, "internal", {"facts.to": "Suspended"}) == "is for audience customer, the event is internal"
+    def why(finding: Finding, one: Route = picky) -> str | None:
+        return mismatch(one, finding, {}, LANGUAGE)
+
+    assert why(suspended(), route(filter='facts.to == "Suspended"')) is None
+    assert why(suspended()) == "the filter 'facts.to == \"Active\"' does not agree"
+    assert "has no answer" in (why(suspended(), route(filter='account.name < "b"')) or "")
+    assert why(effective(silent=True)) == "is for audience customer, the event is internal"

@@ -15,12 +15,14 @@ from streams.codec import Codec, LocalIds, LocalSchemas
 from streams.core.errors import Misconfigured
 from streams.core.events import Audience
 from streams.core.routing import Router
-from streams.core.subscription_filter import accepts, asked
+from streams.core.subscription_filter import Acceptance, asked
 from streams.core.subscription_rules import Known, problems
 from streams.core.subscriptions import Forward, Ordering, Subscription, Webhook, succeed
+from streams.filters import CelLanguage
 from tests.delivery.plant import START, event, forward, subscription
 
-KNOWN = Known(queues=("customer-events", "billing-events", "partner"), development=False)
+KNOWN = Known(queues=("customer-events", "billing-events", "partner"), development=False, language=CelLanguage())
+ACCEPTANCE = Acceptance(CelLanguage())
 GOOD = Webhook(url="https://crm.example/hook", secret_ref="env:CURFEW_SECRET_CRM")
 EXAMPLE = Path(__file__).parents[2] / "docs/examples/subscriptions.toml"
 
@@ -61,9 +63,12 @@ def test_a_correct_subscription_has_no_problems() -> None:
             ("service.name cannot be a parameter of bill_run.started", "bill_run only"),
         ),
         ({"parameters": ("nobody.name",)}, ("no event has 'nobody.name'",)),
-        ({"filter": {"current.state": ()}}, ("no values",)),
-        ({"filter": {"current": ("x",)}}, ("group of fields",)),
-        ({"filter": {"service.colour": ("red",)}}, ("no event has 'service.colour'",)),
+        ({"filter": 'current == "x"'}, ("there is no current", "did you mean")),
+        ({"filter": 'service.colour == "red"'}, ("filter", "there is no service.colour", "service.name")),
+        (
+            {"event_types": ("bill_run.started",), "filter": 'service.name == "x"'},
+            ("filter on bill_run.started", "there is no service.name"),
+        ),
         ({"audience": "everyone"}, ("audience", "customer, internal, all")),
         ({"schedule_s": ()}, ("0 attempts",)),
         ({"schedule_s": (0, 90_000)}, ("90000 s",)),
@@ -123,27 +128,30 @@ def test_a_change_makes_a_version_and_no_change_makes_none() -> None:
         ({"event_types": ("invoice.*", "account.status_changed")}, False),
         ({"audience": "customer"}, True),
         ({"audience": "internal"}, False),
-        ({"filter": {"current.state": ("Suspended", "Closed")}}, True),
-        ({"filter": {"current.state": ("Active",)}}, False),
-        ({"filter": {"facts.from": ("Active",), "account.currency": ("EUR",)}}, False),
-        ({"filter": {"account.amount": ("12.5",)}}, True),
-        ({"filter": {"account.name": ("null",)}}, True),
-        ({"filter": {"account_id": ("A1",)}}, True),
+        ({"filter": 'current.state in ["Suspended", "Closed"]'}, True),
+        ({"filter": 'current.state == "Active"'}, False),
+        ({"filter": 'facts.from == "Active" && account.currency == "EUR"'}, False),
+        ({"filter": "account.amount == 12.5"}, True),
+        ({"filter": "account.name == null"}, True),
+        ({"filter": 'account_id == "A1" && audience == "customer"'}, True),
+        ({"filter": 'account.name.startsWith("A")'}, False),
     ],
 )
 def test_a_filter_accepts_what_agrees_in_every_field(fields: dict[str, Any], accepted: bool) -> None:
-    """Decimals compare without trailing zeros; what does not exist is null."""
+    """Decimals compare without trailing zeros; what does not exist is null, and a filter without an answer says no."""
     one = event(1, parameters={"account.amount": Decimal("12.500000")}, audience=Audience.CUSTOMER)
 
-    assert accepts(good(**fields), one) is accepted
+    assert ACCEPTANCE.accepts(good(**fields), one) is accepted
 
 
 def test_what_a_filter_compares_is_asked_for_as_a_parameter() -> None:
     """Otherwise the event would not carry it and the filter would never match."""
-    wanted = asked(good(parameters=("service.name",), filter={"account.currency": ("EUR",), "current.state": ("x",)}))
+    wanted = asked(
+        good(parameters=("service.name",), filter='account.currency == "EUR" && current.state == "x"'), ACCEPTANCE
+    )
 
     assert wanted.parameters == ("service.name", "account.currency")
-    assert Router([], [wanted]).registered == frozenset()
+    assert Router([], [wanted], language=CelLanguage()).registered == frozenset()
 
 
 def test_a_file_with_mistakes_saves_nothing_and_names_them_all(tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ from streams.core.objects import (
     ServicePlan,
 )
 from streams.core.subscription_rules import Known
+from streams.filters import CelLanguage
 from streams.kafka import admin as kafka_admin
 from streams.kafka.dead_letters import topic as dead_letter_topic
 from streams.kafka.manifest import Manifest
@@ -156,7 +157,7 @@ class Application:
         routes = read_routes(self._written("routes.toml", ROUTES), self.manifest.queues)
         write_records(self.settings, self.codec, "config.routes", {route.name: route for route in routes})
         file = self._written("subscriptions.toml", SUBSCRIPTIONS.format(url=receiver_url, secret=SECRET_REF))
-        known = Known(queues=self.manifest.queues, development=True)
+        known = Known(queues=self.manifest.queues, development=True, language=CelLanguage())
         wanted = read_subscriptions(file, known, {}, now(), lambda reference: None)
         write_records(self.settings, self.codec, "config.subscriptions", wanted)
 

@@ -8,10 +8,12 @@ from datetime import datetime
 from typing import Any
 
 from agents.events import FEEDS, FINDINGS, TICKS, Events, totals
+from agents.source_rows import ROWS, SourceRows
 from streams.codec import Codec, LocalIds, LocalSchemas
 from streams.core.clock import NextDue
 from streams.core.events import Event, Finding
 from streams.core.routing import Route, RouteAudience
+from streams.core.sources import SourceRow
 from streams.kafka.chunks import Batch, Handler, Output, Record
 from streams.kafka.store import MemoryStore, Overlay
 
@@ -75,7 +77,9 @@ class Works:
         self.catalogue = Shelf()
         for route in routes or (ALL_EVENTS,):
             self.catalogue.put("route", route.name, route)
-        self.events = Events(FixedPorts(self.codec, self.catalogue), virtual=True)
+        ports = FixedPorts(self.codec, self.catalogue)
+        self.events = Events(ports, virtual=True)
+        self.source_rows = SourceRows(ports)
         self.store = MemoryStore()
         self.now: datetime | None = None
         self.caught_up = True
@@ -97,7 +101,8 @@ class Works:
         first = self.offsets.get(topic, 0)
         records = [self._record(topic, first + n, value, key, list(headers)) for n, value in enumerate(values)]
         sent = len(self.outputs)
-        self._run(self.events.findings if topic == FINDINGS else self.events.changes, topic, records, crash)
+        handlers: Mapping[str, Handler] = {FINDINGS: self.events.findings, ROWS: self.source_rows.rows}
+        self._run(handlers.get(topic, self.events.changes), topic, records, crash)
         if not crash:
             self.offsets[topic] = first + len(records)
         return self._events_since(sent)
@@ -172,6 +177,8 @@ def key_of(topic: str, value: Any) -> str:
     """The Kafka key that a well-behaved writer gives."""
     if isinstance(value, Finding):
         return value.key
+    if isinstance(value, SourceRow):
+        return value.account_id or ""
     subject = value.subject
     key: str = subject.id if topic in ("billing.account", "billing.bill-run") else subject.account_id
     return key

@@ -24,7 +24,7 @@ from streams.core.delivery.messages import Attempt, Header, Result, Verdict, att
 from streams.core.delivery.retries import next_delay_ms
 from streams.core.delivery.units import Activation, Disabled, Done, Parked, Span, State, Table, Unit
 from streams.core.events import Event
-from streams.core.subscription_filter import accepts
+from streams.core.subscription_filter import Acceptance
 from streams.core.subscriptions import OnExhausted, Ordering, Subscription
 
 #: Units of one subscription in flight per partition. Without a bound, a slow endpoint would fill delivery.attempts and
@@ -89,9 +89,10 @@ Effect: TypeAlias = Send | Bury | Disable
 
 
 class Book:
-    """The live subscriptions by id and by queue."""
+    """The live subscriptions by id and by queue, and what they accept."""
 
-    def __init__(self, subscriptions: Iterable[Subscription]) -> None:
+    def __init__(self, subscriptions: Iterable[Subscription], acceptance: Acceptance) -> None:
+        self.acceptance = acceptance
         self.by_id: dict[str, Subscription] = {one.id: one for one in subscriptions}
         self.by_queue: dict[str, list[Subscription]] = {}
         for one in self.by_id.values():
@@ -127,7 +128,7 @@ class Desk:
             for subscription in subscriptions:
                 if record.offset < activations[subscription.id].through:
                     continue
-                accepted = accepts(subscription, record.event)
+                accepted = self._book.acceptance.accepts(subscription, record.event)
                 counts[subscription.id][0 if accepted else 1] += 1
                 if accepted:
                     yield from self._open(subscription, record)

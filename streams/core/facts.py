@@ -1,0 +1,27 @@
+"""Types of what events carry in ``facts``: a fact of one name has one type wherever it occurs, for filters to check.
+
+A fact that is called as a field of its event's object has that field's type; the others are listed here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from streams.core.catalogue import EventType
+from streams.core.graph import GRAPH
+
+#: Fact → name of its type, for facts that are no fields of their event's object.
+FACT_TYPES: Mapping[str, str] = {
+    "from": "string",
+    "to": "string",
+    "start_missing": "boolean",
+    "rerate_from": "instant",
+    "rerate_to": "instant",
+}
+
+
+def fact_type(known: EventType, name: str) -> str:
+    """The name of the type of a fact; ``any`` for one that nobody has said: a filter on it cannot be checked."""
+    if known.kind in GRAPH and name in GRAPH[known.kind].fields:
+        return GRAPH[known.kind].fields[name]
+    return FACT_TYPES.get(name, "any")

@@ -1,0 +1,111 @@
+"""Queues, data sources and routes that are made while all workers run, as a person would make them."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from confluent_kafka.admin import NewTopic  # type: ignore[attr-defined]  # public, but the stubs do not say so
+
+from streams.core.events import Event
+from streams.core.objects import AccountChange, Op
+from streams.kafka.admin import admin_client
+from tests.e2e.application import Application, account, created, now
+from tests.support.kafka_io import wait_until
+
+pytestmark = [pytest.mark.kafka, pytest.mark.slow]
+
+SOURCES = """
+[[source]]
+name = "crm_segment"
+object = "account"
+fields = { tier = "string" }
+
+[[source]]
+name = "credit"
+object = "account"
+fields = { limit = "decimal" }
+topic = { name = "finance.credit", format = "json", key_in = "record" }
+"""
+ROUTE = """
+[[route]]
+name = "gold-status"
+event_types = ["account.status_changed"]
+queues = ["gold"]
+parameters = ["crm_segment.tier", "credit.limit"]
+filter = 'crm_segment.tier == "gold" && credit.limit >= 100.50'
+"""
+
+
+class Customer:
+    """An account whose status changes back and forth, each change one more revision."""
+
+    def __init__(self, application: Application, account_id: str) -> None:
+        self.application, self.account_id, self.revision = application, account_id, 1
+        application.send("billing.account", (account_id, created(account_id)))
+
+    def change(self) -> None:
+        before, after = ("Active", "Suspended") if self.revision % 2 else ("Suspended", "Active")
+        self.revision += 1
+        change = AccountChange(
+            op=Op.UPDATED, previous=account(self.account_id, status=before),
+            current=account(self.account_id, status=after), revision=self.revision, occurred_at=now(), source="crm",
+        )  # fmt: skip
+        self.application.send("billing.account", (self.account_id, change))
+        self.application.settle()
+
+    def gold(self) -> list[Event]:
+        return self.application.events(self.account_id, "gold")
+
+
+def test_queue_sources_and_route_work_without_a_restart_and_everything_is_on_record(
+    application: Application, tmp_path: Path
+) -> None:
+    """A new queue, a source from a file, one from a topic of somebody else's, a filter on both; then all of it goes."""
+    pids = application.pids()
+    customer = Customer(application, "live-1")
+    other = Customer(application, "live-2")
+    sources, route, rows = tmp_path / "sources.toml", tmp_path / "route.toml", tmp_path / "rows.csv"
+    sources.write_text(SOURCES)
+    route.write_text(ROUTE)
+    rows.write_text("account_id,tier\nlive-1,gold\nlive-2,silver\n")
+    admin = admin_client(application.kafka())
+    for created_topic in admin.create_topics([NewTopic("finance.credit", 3, 1)]).values():
+        created_topic.result()
+
+    refused = application.run("routes", "apply", str(route), code=2)
+    assert "crm_segment.tier cannot be a parameter of account.status_changed" in refused.stderr
+    application.run("queues", "create", "gold")
+    application.run("sources", "apply", str(sources), "--by", "ana")
+    application.run("sources", "load", "crm_segment", str(rows))
+    application.run("routes", "apply", str(route), "--by", "ana")
+    application.send("finance.credit", ("live-1", b'{"limit": 100.50}'), ("live-2", b'{"limit": 900}'), ("x", b"no"))
+
+    def arrived() -> bool:
+        customer.change()
+        other.change()
+        return bool(customer.gold())
+
+    wait_until(arrived, "an event with the values of both sources is in the new queue", 60.0)
+    event = customer.gold()[-1]
+    assert event.parameters.items() >= {"crm_segment.tier": "gold", "credit.limit": Decimal("100.500000")}.items()
+    assert other.gold() == []
+    assert application.pids() == pids
+    assert len(application.dead_letters("sources")) == 1
+
+    shown = json.loads(application.run("events", "show", "account.status_changed", "-f", "json").stdout)
+    assert shown["parameters"]["credit.limit"] == "decimal"
+    still_asked = application.run("sources", "delete", "crm_segment", code=2)
+    assert "route gold-status" in still_asked.stderr
+
+    application.run("routes", "delete", "gold-status", "--by", "bo")
+    gone = application.run("sources", "delete", "crm_segment", "--by", "bo")
+    assert "with 2 rows" in gone.stderr
+    application.run("sources", "delete", "credit")
+    [made, removed] = json.loads(application.run("routes", "history", "gold-status", "-f", "json").stdout)
+    assert (made["by"], made["action"], made["after"]["queues"]) == ("ana", "created", ["gold"])
+    assert (removed["by"], removed["action"], removed["after"]) == ("bo", "deleted", None)
+    [source, _] = json.loads(application.run("sources", "history", "crm_segment", "-f", "json").stdout)
+    assert (source["by"], source["after"]["fields"]) == ("ana", {"tier": "string"})
