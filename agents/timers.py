@@ -1,0 +1,92 @@
+"""Due work of a worker: looks at its timers when time has passed, in slices, and tells the clock what comes next.
+
+How an app uses it (the rows are those of :mod:`streams.core.timers`)::
+
+    due = DueWork(codec, fire, virtual=settings.clock is ClockMode.VIRTUAL)
+    runtime.agent("usage", topics=[...], handler=handler, open=due.open)
+    runtime.agent("ticks", topics=[TICKS], handler=due.run)
+
+    def handler(batch):                       # every handler of the app is a generator and ends like this
+        due.timers(batch).set("sim-1", at)    # whatever the records mean for timers
+        yield from due.run(batch)             # and then all that is due
+
+    def fire(batch, timers, timer):           # one timer has come: emit, put rows, set it again if it goes on
+        ...
+
+The app has to be a reader of ``clock.ticks`` in schemas/topics.toml and its agent of the ticks makes sure that time
+passes; every other handler runs the due work too, or a timer that a record has put into the past would wait for a tick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TypeAlias
+
+from streams.codec import Codec
+from streams.core.clock import NextDue
+from streams.core.timers import Timer, TimerIndex, Timers, rebuild
+from streams.kafka.chunks import Batch
+
+TICKS = "clock.ticks"
+DUE = "clock.due"
+
+#: Timers between two points of durability. More, and a crash repeats more; fewer, and each costs a round trip.
+SLICE = 500
+#: With the wall's clock a batch fires so many slices and leaves the rest to the next one (there is a tick each second):
+#: a million timers of one midnight must not keep a partition from its records for minutes.
+SLICES_PER_BATCH = 4
+
+Fire: TypeAlias = Callable[[Batch, Timers, Timer], None]
+
+_INDEX = "timers"
+_REPORTED = "timers reported"
+
+
+class DueWork:
+    """The timers of one app, shared by all its handlers.
+
+    ``virtual``: the clock stands still until the work of a tick is done, so all of it is done at once. ``ready`` says
+    whether a batch may fire at all; a timer that may not stays where it is.
+    """
+
+    def __init__(
+        self, codec: Codec, fire: Fire, *, virtual: bool, ready: Callable[[Batch], bool] = lambda batch: True
+    ) -> None:
+        self._encode = codec.encoder(DUE, NextDue)
+        self._fire = fire
+        self._virtual = virtual
+        self._ready = ready
+
+    def open(self, batch: Batch) -> None:
+        """Build the index from the rows; give it to the runtime as ``open`` of one agent."""
+        batch.memory[_INDEX] = rebuild(batch.rows)
+
+    def timers(self, batch: Batch) -> Timers:
+        """The timers of this batch's partition."""
+        index: TimerIndex = batch.memory[_INDEX]
+        return Timers(batch.rows, index)
+
+    def run(self, batch: Batch) -> Iterator[None]:
+        """Fire what is due, slice by slice, and report the next instant; nothing happens before the first tick."""
+        if batch.now is None:
+            return
+        timers, slices = self.timers(batch), 0
+        while self._ready(batch) and timers.index.is_due(batch.now) and (self._virtual or slices < SLICES_PER_BATCH):
+            if slices:
+                yield
+            slices += 1
+            for _ in range(SLICE):
+                timer = timers.take(batch.now)
+                if timer is None:
+                    break
+                self._fire(batch, timers, timer)
+        self._report(batch, timers.index)
+
+    def _report(self, batch: Batch, index: TimerIndex) -> None:
+        """Tell the clock when this partition wants the next tick, if that has changed."""
+        due = index.next_at()
+        if _REPORTED in batch.memory and batch.memory[_REPORTED] == due:
+            return
+        batch.memory[_REPORTED] = due
+        report = NextDue(group=batch.app, partition=batch.partition, due=due)
+        batch.emit(DUE, key=f"{batch.app}/{batch.partition}", value=self._encode(report))
