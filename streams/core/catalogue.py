@@ -53,6 +53,16 @@ DEFAULTS: Mapping[str, tuple[str, ...]] = {
         "account.name",
         "bill_run.billing_period",
     ),
+    Kind.REFUND: ("refund.amount", "refund.currency", "refund.reason", "account.name", "invoice.number"),
+    Kind.CREDIT: ("credit.amount", "credit.currency", "credit.reason", "account.name", "invoice.number"),
+    Kind.PAYMENT: (
+        "payment.amount",
+        "payment.currency",
+        "payment.method",
+        "payment.failure_reason",
+        "account.name",
+        "invoice.number",
+    ),
     Kind.BILL_RUN: ("bill_run.billing_period", "bill_run.state", "bill_run.accounts", "bill_run.invoices"),
     Kind.RATE_PLAN_CHANGE: (
         "rate_plan_change.effective_date",
@@ -64,7 +74,20 @@ DEFAULTS: Mapping[str, tuple[str, ...]] = {
     ),
 }
 
-_FROM_TO = {"from": "the state before, null for a new invoice", "to": "the state now"}
+_FROM_TO = {"from": "the state before, null for a new object", "to": "the state now"}
+_OVERDUE_FACTS = {
+    "due_date": "the due date that was breached, in the account's zone",
+    "grace_days": "days of grace after it",
+    "overdue_at": "the first instant after them in the account's zone",
+    "balance": "what was left to be paid then",
+}
+_DELIVERED_PLUS_FACTS = {
+    "rule": "name of the rule (`curfew events rules`)",
+    "days": "its days after the first delivery",
+    "at": "its local time, HH:MM",
+    "delivered_at": "the first delivery",
+    "due_at": "the instant that the rule gives in the account's zone",
+}
 
 
 def _raised(
@@ -92,8 +115,18 @@ def _later(type: str, kind: str, audience: Audience, about: str, facts: Mapping[
 
 
 #: Kinds whose create, update and delete can be registered; the ones after the comma are not fed yet.
-_CHANGING = (Kind.ACCOUNT, Kind.SERVICE, Kind.PACKAGE, Kind.INVOICE, Kind.BILL_RUN, Kind.SERVICE_PLAN)
-_CHANGING_LATER = ("contract", "sim", "bucket", "refund", "credit", "payment")
+_CHANGING = (
+    Kind.ACCOUNT,
+    Kind.SERVICE,
+    Kind.PACKAGE,
+    Kind.INVOICE,
+    Kind.REFUND,
+    Kind.CREDIT,
+    Kind.PAYMENT,
+    Kind.BILL_RUN,
+    Kind.SERVICE_PLAN,
+)
+_CHANGING_LATER = ("contract", "sim", "bucket")
 
 
 def _object_changes() -> Iterator[EventType]:
@@ -152,23 +185,42 @@ _TYPES = (
     ),
     _raised("invoice.posted", Kind.INVOICE, CUSTOMER, "the state of an invoice becomes Posted", _FROM_TO),
     _raised("package.cancelled", Kind.PACKAGE, CUSTOMER, "the state of a package becomes Cancelled", _FROM_TO),
-    _later(
+    _raised(
         "invoice.overdue",
         Kind.INVOICE,
         CUSTOMER,
         "a balance is left after the payment terms; once per due date",
+        _OVERDUE_FACTS,
     ),
-    _later("invoice.delivered", Kind.INVOICE, CUSTOMER, "an invoice is delivered"),
-    _later("invoice.delivered_plus", Kind.INVOICE, CUSTOMER, "x days after the first delivery, at a local time"),
-    _later("refund.processed", "refund", CUSTOMER, "a refund is processed"),
-    _later("credit.processed", "credit", CUSTOMER, "a credit is processed"),
+    _raised(
+        "invoice.delivered",
+        Kind.INVOICE,
+        CUSTOMER,
+        "an invoice is delivered for the first time",
+        {"delivered_at": "when"},
+    ),
+    _raised(
+        "invoice.delivered_plus",
+        Kind.INVOICE,
+        CUSTOMER,
+        "x days after the first delivery, at a local time; once per invoice and rule",
+        _DELIVERED_PLUS_FACTS,
+    ),
+    _raised("refund.processed", Kind.REFUND, CUSTOMER, "the state of a refund becomes Processed", _FROM_TO),
+    _raised("credit.processed", Kind.CREDIT, CUSTOMER, "the state of a credit becomes Processed", _FROM_TO),
     _later("contract.under_commit", "contract", CUSTOMER, "a period closed below a commit tier, with the shortfall"),
     _later("sim.dormant", "sim", CUSTOMER, "an active service without usage for N days; once per episode"),
     _later("sim.active_again", "sim", CUSTOMER, "the first usage after dormancy, or late usage that corrects it"),
     _later("usage.threshold_exceeded", "bucket", CUSTOMER, "a tier of a bucket is used up; one per tier and period"),
-    _later("account_package.changed", Kind.PACKAGE, CUSTOMER, "the package of an account is changed"),
-    _later("payment.processed", "payment", CUSTOMER, "a payment is processed"),
-    _later("payment.failed", "payment", CUSTOMER, "a payment has failed"),
+    _raised(
+        "account_package.changed",
+        Kind.PACKAGE,
+        CUSTOMER,
+        "the package of an account changes its product",
+        {"from_product_id": "the product before", "to_product_id": "the product now"},
+    ),
+    _raised("payment.processed", Kind.PAYMENT, CUSTOMER, "the state of a payment becomes Processed", _FROM_TO),
+    _raised("payment.failed", Kind.PAYMENT, CUSTOMER, "the state of a payment becomes Failed", _FROM_TO),
     _plan_change("ordered", CUSTOMER, "a rate plan change is ordered and pending"),
     _plan_change("started", INTERNAL, "its start instant has passed; it can no longer be cancelled"),
     _plan_change("executed", INTERNAL, "its outcome is sealed"),

@@ -22,16 +22,23 @@ from streams.core.objects import (
     AnyChange,
     BillRunChange,
     BillRunState,
+    CreditChange,
+    CreditState,
     InvoiceChange,
     InvoiceState,
     PackageChange,
     PackageState,
+    PaymentChange,
+    PaymentState,
+    RefundChange,
+    RefundState,
     ServiceChange,
     ServicePlanChange,
 )
 from streams.core.rows import Kind
 
-#: A plan change becomes effective once, whatever revision of the plan says so: its id must not depend on a repetition.
+#: A plan change becomes effective once, and an invoice is delivered for the first time once, whatever revision of the
+#: object says so: their ids must not depend on a repetition.
 ONCE = 1
 
 
@@ -65,6 +72,49 @@ def account_cancelled(seen: Seen) -> Iterator[Finding]:
 def invoice_posted(seen: Seen) -> Iterator[Finding]:
     """The state of an invoice becomes Posted; one that is created so is posted too."""
     return _transition(seen, "state", "invoice.posted", to=InvoiceState.POSTED, created=True)
+
+
+def invoice_delivered(seen: Seen) -> Iterator[Finding]:
+    """An invoice is delivered for the first time; one that is created so is delivered too."""
+    change = seen.change
+    assert isinstance(change, InvoiceChange)
+    invoice = change.current
+    if invoice is None or invoice.delivered_at is None:
+        return
+    if any(known is not None and known.delivered_at is not None for known in (change.previous, seen.before)):
+        return
+    facts: dict[str, Value] = {"delivered_at": invoice.delivered_at}
+    yield _finding(seen, "invoice.delivered", facts, cause=ONCE)
+
+
+def refund_processed(seen: Seen) -> Iterator[Finding]:
+    """The state of a refund becomes Processed; one that is created so is processed too."""
+    return _transition(seen, "state", "refund.processed", to=RefundState.PROCESSED, created=True)
+
+
+def credit_processed(seen: Seen) -> Iterator[Finding]:
+    """The state of a credit becomes Processed; one that is created so is processed too."""
+    return _transition(seen, "state", "credit.processed", to=CreditState.PROCESSED, created=True)
+
+
+def payment_processed(seen: Seen) -> Iterator[Finding]:
+    """The state of a payment becomes Processed; one that is created so is processed too."""
+    return _transition(seen, "state", "payment.processed", to=PaymentState.PROCESSED, created=True)
+
+
+def payment_failed(seen: Seen) -> Iterator[Finding]:
+    """The state of a payment becomes Failed; one that is created so has failed too."""
+    return _transition(seen, "state", "payment.failed", to=PaymentState.FAILED, created=True)
+
+
+def account_package_changed(seen: Seen) -> Iterator[Finding]:
+    """The package of an account changes its product."""
+    change = seen.change
+    assert isinstance(change, PackageChange)
+    before, after = change.previous, change.current
+    if before is not None and after is not None and before.product_id != after.product_id:
+        facts: dict[str, Value] = {"from_product_id": before.product_id, "to_product_id": after.product_id}
+        yield _finding(seen, "account_package.changed", facts)
 
 
 def package_cancelled(seen: Seen) -> Iterator[Finding]:
@@ -119,8 +169,11 @@ def rate_plan_change_effective(seen: Seen) -> Iterator[Finding]:
 DETECTORS: Mapping[Kind, tuple[Detector, ...]] = {
     Kind.ACCOUNT: (account_status_changed, account_cancelled),
     Kind.SERVICE: (service_state_transitioned,),
-    Kind.PACKAGE: (package_cancelled,),
-    Kind.INVOICE: (invoice_posted,),
+    Kind.PACKAGE: (package_cancelled, account_package_changed),
+    Kind.INVOICE: (invoice_posted, invoice_delivered),
+    Kind.REFUND: (refund_processed,),
+    Kind.CREDIT: (credit_processed,),
+    Kind.PAYMENT: (payment_processed, payment_failed),
     Kind.BILL_RUN: (bill_run_started, bill_run_completed),
     Kind.SERVICE_PLAN: (rate_plan_change_effective,),
 }
@@ -131,6 +184,9 @@ KINDS: Mapping[type[AnyChange], Kind] = {
     ServiceChange: Kind.SERVICE,
     PackageChange: Kind.PACKAGE,
     InvoiceChange: Kind.INVOICE,
+    RefundChange: Kind.REFUND,
+    CreditChange: Kind.CREDIT,
+    PaymentChange: Kind.PAYMENT,
     BillRunChange: Kind.BILL_RUN,
     ServicePlanChange: Kind.SERVICE_PLAN,
 }
@@ -164,18 +220,18 @@ def _transition(
         yield _finding(seen, type, {"from": before, "to": after})
 
 
-def _finding(seen: Seen, type: str, facts: dict[str, Value]) -> Finding:
+def _finding(seen: Seen, type: str, facts: dict[str, Value], cause: int | None = None) -> Finding:
     change, subject = seen.change, seen.change.subject
     return Finding(
-        event_id=event_id(type, seen.kind, subject.id, change.revision),
+        event_id=event_id(type, seen.kind, subject.id, change.revision if cause is None else cause),
         type=type,
         occurred_at=change.occurred_at,
         subject_kind=seen.kind,
         subject_id=subject.id,
         account_id=_account_id(seen.kind, subject),
         sequence=change.revision,
-        previous=_plain(seen.kind, change.previous),
-        current=_plain(seen.kind, change.current),
+        previous=plain_state(seen.kind, change.previous),
+        current=plain_state(seen.kind, change.current),
         facts=facts,
         audience=CATALOGUE[type].audience,
     )
@@ -194,7 +250,8 @@ _FIELDS: Mapping[Kind, tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...]]]]
 }
 
 
-def _plain(kind: Kind, subject: Any) -> dict[str, Value] | None:
+def plain_state(kind: Kind, subject: Any) -> dict[str, Value] | None:
+    """The plain fields of an object, as findings carry them; None for none."""
     if subject is None:
         return None
     names, read = _FIELDS[kind]

@@ -14,7 +14,19 @@ from decimal import Decimal
 from functools import cache
 from typing import Any, get_args, get_origin, get_type_hints
 
-from streams.core.objects import Account, BillRun, Invoice, Package, Product, RatePlan, Service, ServicePlan
+from streams.core.objects import (
+    Account,
+    BillRun,
+    Credit,
+    Invoice,
+    Package,
+    Payment,
+    Product,
+    RatePlan,
+    Refund,
+    Service,
+    ServicePlan,
+)
 from streams.core.rows import Kind
 
 #: Names of the types that a plain field can have, as people and schemas know them.
@@ -126,6 +138,24 @@ _KINDS = (
         about="an invoice",
         fields=plain_fields(Invoice),
         relations=(_ACCOUNT, _to(Kind.BILL_RUN)),
+    ),
+    ObjectKind(
+        kind=Kind.REFUND,
+        about="a refund",
+        fields=plain_fields(Refund),
+        relations=(_ACCOUNT, _to(Kind.INVOICE)),
+    ),
+    ObjectKind(
+        kind=Kind.CREDIT,
+        about="a credit",
+        fields=plain_fields(Credit),
+        relations=(_ACCOUNT, _to(Kind.INVOICE)),
+    ),
+    ObjectKind(
+        kind=Kind.PAYMENT,
+        about="a payment",
+        fields=plain_fields(Payment),
+        relations=(_ACCOUNT, _to(Kind.INVOICE)),
     ),
     ObjectKind(
         kind=Kind.BILL_RUN,

@@ -51,22 +51,34 @@ def first_instant(zone_name: str, day: date) -> datetime:
 
     Raises :class:`UnknownZoneError`.
     """
-    local_zone = zone(zone_name)
-    midnight = datetime.combine(day, time.min)
-    # fold=0 is the earlier of two midnights.
-    candidate = midnight.replace(tzinfo=local_zone).astimezone(UTC)
-    if candidate.astimezone(local_zone).replace(tzinfo=None, fold=0) == midnight:
+    return _first(zone(zone_name), datetime.combine(day, time.min))
+
+
+@lru_cache(maxsize=_CACHED_MIDNIGHTS)
+def local_instant(zone_name: str, day: date, at: time) -> datetime:
+    """The first instant (UTC) at which clocks in ``zone_name`` show ``day`` and ``at``; where none ever does, the first
+    one after the gap.
+
+    Raises :class:`UnknownZoneError`, and OverflowError where no calendar has the instant (years 1 and 9999).
+    """
+    return _first(zone(zone_name), datetime.combine(day, at))
+
+
+def _first(local_zone: ZoneInfo, wanted: datetime) -> datetime:
+    # fold=0 is the earlier of two.
+    candidate = wanted.replace(tzinfo=local_zone).astimezone(UTC)
+    if candidate.astimezone(local_zone).replace(tzinfo=None, fold=0) == wanted:
         return candidate
-    return _end_of_jump(local_zone, midnight, candidate)
+    return _end_of_jump(local_zone, wanted, candidate)
 
 
-def _end_of_jump(local_zone: ZoneInfo, midnight: datetime, after: datetime) -> datetime:
-    """The instant at which local clocks jumped over ``midnight``: by bisection over whole seconds up to ``after``."""
+def _end_of_jump(local_zone: ZoneInfo, wanted: datetime, after: datetime) -> datetime:
+    """The instant at which local clocks jumped over ``wanted``: by bisection over whole seconds up to ``after``."""
     low, high = int((after - _WIDEST_JUMP).timestamp()), int(after.timestamp())
     while high - low > 1:
         middle = (low + high) // 2
         local = datetime.fromtimestamp(middle, UTC).astimezone(local_zone).replace(tzinfo=None)
-        low, high = (low, middle) if local >= midnight else (middle, high)
+        low, high = (low, middle) if local >= wanted else (middle, high)
     return datetime.fromtimestamp(high, UTC)
 
 

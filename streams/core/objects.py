@@ -14,6 +14,10 @@ from enum import StrEnum
 from typing import Generic, TypeVar
 
 
+#: Ten years: more is a number of another field, and an instant derived from it would be out of every calendar.
+MAX_GRACE_DAYS = 3_650
+
+
 class Op(StrEnum):
     """What happened to the object."""
 
@@ -52,6 +56,26 @@ class InvoiceState(StrEnum):
     DRAFT = "Draft"
     POSTED = "Posted"
     PAID = "Paid"
+    CANCELLED = "Cancelled"
+
+
+class RefundState(StrEnum):
+    """States of a refund that Curfew knows by name; others pass through."""
+
+    PROCESSED = "Processed"
+
+
+class CreditState(StrEnum):
+    """States of a credit that Curfew knows by name; others pass through."""
+
+    PROCESSED = "Processed"
+
+
+class PaymentState(StrEnum):
+    """States of a payment that Curfew knows by name; others pass through."""
+
+    PROCESSED = "Processed"
+    FAILED = "Failed"
 
 
 class BillRunState(StrEnum):
@@ -104,7 +128,11 @@ class Package:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Invoice:
-    """An invoice; ``amount`` and ``balance`` are in ``currency``, ``due_date`` is a date in the account's zone."""
+    """An invoice; ``amount`` and ``balance`` are in ``currency``, ``due_date`` is a date in the account's zone.
+
+    Its terms are breached when ``grace_days`` after the due date have passed and a balance is left; ``terms`` is their
+    name for people. ``delivered_at`` is the instant of its first delivery.
+    """
 
     id: str
     account_id: str
@@ -115,6 +143,55 @@ class Invoice:
     currency: str
     due_date: date
     state: str
+    terms: str | None = None
+    grace_days: int = 0
+    delivered_at: datetime | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.grace_days <= MAX_GRACE_DAYS:
+            raise ValueError(
+                f"grace_days of invoice {self.id} is {self.grace_days}; it must be 0 to {MAX_GRACE_DAYS}"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refund:
+    """Money given back to an account, for one invoice or for none."""
+
+    id: str
+    account_id: str
+    invoice_id: str | None = None
+    amount: Decimal
+    currency: str
+    reason: str | None = None
+    state: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credit:
+    """An amount that an account need not pay, for one invoice or for none."""
+
+    id: str
+    account_id: str
+    invoice_id: str | None = None
+    amount: Decimal
+    currency: str
+    reason: str | None = None
+    state: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Payment:
+    """Money from an account, for one invoice or for none; ``failure_reason`` is the payment provider's."""
+
+    id: str
+    account_id: str
+    invoice_id: str | None = None
+    amount: Decimal
+    currency: str
+    method: str
+    state: str
+    failure_reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,8 +263,8 @@ class RatePlan:
     name: str
 
 
-BillingObject = Account | Service | Package | Invoice | BillRun | ServicePlan
-X = TypeVar("X", Account, Service, Package, Invoice, BillRun, ServicePlan)
+BillingObject = Account | Service | Package | Invoice | Refund | Credit | Payment | BillRun | ServicePlan
+X = TypeVar("X", Account, Service, Package, Invoice, Refund, Credit, Payment, BillRun, ServicePlan)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,6 +323,21 @@ class InvoiceChange(Change[Invoice]):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RefundChange(Change[Refund]):
+    """A change of a refund."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreditChange(Change[Credit]):
+    """A change of a credit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaymentChange(Change[Payment]):
+    """A change of a payment."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BillRunChange(Change[BillRun]):
     """A change of a bill run."""
 
@@ -255,4 +347,14 @@ class ServicePlanChange(Change[ServicePlan]):
     """A change of a service's plan."""
 
 
-AnyChange = AccountChange | ServiceChange | PackageChange | InvoiceChange | BillRunChange | ServicePlanChange
+AnyChange = (
+    AccountChange
+    | ServiceChange
+    | PackageChange
+    | InvoiceChange
+    | RefundChange
+    | CreditChange
+    | PaymentChange
+    | BillRunChange
+    | ServicePlanChange
+)

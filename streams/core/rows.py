@@ -20,6 +20,9 @@ class Kind(StrEnum):
     SERVICE = "service"
     PACKAGE = "package"
     INVOICE = "invoice"
+    REFUND = "refund"
+    CREDIT = "credit"
+    PAYMENT = "payment"
     BILL_RUN = "bill_run"
     SERVICE_PLAN = "service_plan"
     # Below: not in the store of a partition, but read whole from the catalogue, or only a subject of events.

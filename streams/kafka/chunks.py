@@ -60,19 +60,28 @@ class Chunk:
 class Progress:
     """Which chunks of a partition are done; only the unbroken prefix of done ones may be committed."""
 
-    __slots__ = ("_chunks", "_end", "_told")
+    __slots__ = ("_added", "_chunks", "_end", "_told", "_wanted")
 
-    def __init__(self, committed: int) -> None:
+    def __init__(self, committed: int, end: int = 0) -> None:
+        """``end``: where the partition ended when it was assigned, for :attr:`caught_up`."""
         self._chunks: deque[Chunk] = deque()
-        self._end = self._told = committed
+        self._end = self._told = self._added = committed
+        self._wanted = end
 
     def add(self, chunk: Chunk) -> None:
         self._chunks.append(chunk)
+        self._added = chunk.next_offset
 
     def reach_end(self, offset: int) -> None:
         """The partition ends at ``offset``, and all records in front of it have been added. The last of them may be far
         in front: where a producer uses transactions, the partition ends with a mark that is no record."""
         self._end = max(self._end, offset)
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether everything is done that was in the partition when it was assigned."""
+        waiting = next((chunk for chunk in self._chunks if not chunk.done), None)
+        return (max(self._added, self._end) if waiting is None else waiting.records[0].offset) >= self._wanted
 
     def committable(self) -> int | None:
         """The offset that may be committed now, or None when nothing new is done."""
@@ -103,7 +112,8 @@ class Output(NamedTuple):
 class Batch:
     """What a handler gets: records of one partition in, and everything that they cause out.
 
-    Nothing leaves before the handler returns (or yields); an exception throws all of it away.
+    Nothing leaves before the handler returns (or yields); an exception throws all of it away. ``caught_up``: all is done that
+    was in its topics (but the ticks) when the partition was assigned; before that, time may be far ahead of the rows.
     """
 
     app: str
@@ -113,6 +123,7 @@ class Batch:
     rows: Overlay
     now: datetime | None
     memory: dict[str, Any]
+    caught_up: bool = True
     outputs: list[Output] = field(default_factory=list)
 
     def emit(

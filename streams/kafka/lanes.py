@@ -78,6 +78,7 @@ class Works:
     on_done: Callable[[Chunk], None]
     advance: Callable[[Chunk], None]
     opening: Callable[[int], None]
+    caught_up: Callable[[int], bool]
     on_fatal: Callable[[BaseException], None]
     changelog_topic: str
     counters: Counters = field(default_factory=Counters)
@@ -167,6 +168,7 @@ class Lane:
             rows=Overlay(self._store),
             now=self._works.now(self._partition),
             memory=self._memory,
+            caught_up=self._works.caught_up(self._partition),
         )
 
     async def _process(self, chunk: Chunk, handler: Handler) -> None:

@@ -79,6 +79,8 @@ class Pump:
         self._stopping = threading.Event()
         self._assigned: set[Partition] = set()
         self._ends: dict[Partition, int] = {}
+        #: Where the partitions ended when they were assigned last.
+        self.ends: dict[Partition, int] = {}
         self.generation = 0
         self.last_poll = time.monotonic()
         # What the event loop wants done. Every call of the client is made in the pump's thread: the client locks a
@@ -268,11 +270,12 @@ class Pump:
         flight" can be told from "never started" by anyone who reads the group's offsets."""
         start: dict[Partition, int] = {}
         fresh: dict[Partition, int] = {}
+        ends: dict[Partition, int] = {}
         for known in consumer.committed(partitions, timeout=COMMIT_TIMEOUT_S) if partitions else []:
             if known.error is not None:
                 raise KafkaException(known.error)
-            low, _ = consumer.get_watermark_offsets(known, timeout=COMMIT_TIMEOUT_S)
-            offset = known.offset
+            low, high = consumer.get_watermark_offsets(known, timeout=COMMIT_TIMEOUT_S)
+            offset, ends[known.topic, known.partition] = known.offset, high
             if offset < low:
                 if offset >= 0:
                     log.error(
@@ -282,6 +285,7 @@ class Pump:
                     )  # fmt: skip
                 offset = fresh[known.topic, known.partition] = low
             start[known.topic, known.partition] = offset
+        self.ends = ends
         return start, fresh
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:

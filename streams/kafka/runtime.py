@@ -89,6 +89,8 @@ class Runtime:
         self._progress: dict[Partition, Progress] = {}
         self._buffered: dict[Partition, int] = {}
         self._paused: set[Partition] = set()
+        #: Partition number → its topics of which not all is done that was there at the assignment.
+        self._behind: dict[int, set[str]] = {}
         self._uncommitted: dict[Partition, int] = {}
         self._generation = 0
         self._faust = self._build_app()
@@ -205,6 +207,7 @@ class Runtime:
             on_done=self._on_done,
             advance=self._advance,
             opening=self._time.open,
+            caught_up=lambda number: number not in self._behind,
             on_fatal=self._die,
             changelog_topic=self.changelog_topic,
             counters=self.counters,
@@ -280,9 +283,15 @@ class Runtime:
 
     async def on_assigned(self, start: dict[Partition, int], fresh: dict[Partition, int], generation: int) -> None:
         self._generation = generation
-        self._progress = {partition: Progress(offset) for partition, offset in start.items()}
+        ends = self._pump.ends
+        self._progress = {partition: Progress(offset, ends.get(partition, 0)) for partition, offset in start.items()}
         self._buffered = dict.fromkeys(start, 0)
         self._paused.clear()
+        self._behind = {}
+        for partition, progress in self._progress.items():
+            topic, number = partition
+            if topic != TICKS and not progress.caught_up:  # time jumps to its newest tick, see BusinessTime
+                self._behind.setdefault(number, set()).add(topic)
         self._uncommitted = dict(fresh)
         self._done.set()
         await self._faust.topics.on_partitions_assigned({TP(*partition) for partition in start})
@@ -323,6 +332,7 @@ class Runtime:
         for partition, offset in ends.items():
             if partition in self._progress:
                 self._progress[partition].reach_end(offset)
+                self._note_caught_up(partition)
         self._done.set()
 
     def on_failed(self, error: BaseException) -> None:
@@ -338,7 +348,17 @@ class Runtime:
         if partition in self._paused and self._buffered[partition] < BUFFER_BYTES // len(self._buffered) // 4:
             self._paused.discard(partition)
             self._pump.resume(partition)
+        if self._behind:
+            self._note_caught_up(partition)
         self._done.set()
+
+    def _note_caught_up(self, partition: Partition) -> None:
+        topic, number = partition
+        behind = self._behind.get(number)
+        if behind is not None and self._progress[partition].caught_up:
+            behind.discard(topic)
+            if not behind:
+                del self._behind[number]
 
     def _advance(self, chunk: Chunk) -> None:
         if chunk.topic == TICKS:

@@ -42,8 +42,8 @@ class Store(Protocol):
 
     def get(self, key: bytes) -> bytes | None: ...
 
-    def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """Rows whose key begins with ``prefix``, in key order."""
+    def scan(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """Rows whose key begins with ``prefix`` and is not before ``start``, in key order."""
         ...
 
     def write(self, rows: Rows, position: int | None) -> None:
@@ -95,11 +95,11 @@ class MemoryStore:
     def get(self, key: bytes) -> bytes | None:
         return self._rows.get(key)
 
-    def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+    def scan(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
         if self._keys is None:
             self._keys = sorted(self._rows)
         found = []
-        for index in range(bisect_left(self._keys, prefix), len(self._keys)):
+        for index in range(bisect_left(self._keys, max(prefix, start)), len(self._keys)):
             key = self._keys[index]
             if not key.startswith(prefix):
                 break
@@ -182,8 +182,8 @@ class RocksStore:
     def get(self, key: bytes) -> bytes | None:
         return self._db.get(key)  # type: ignore[no-any-return]
 
-    def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
-        for key, value in self._db.items(from_key=prefix or _FIRST_ROW):
+    def scan(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        for key, value in self._db.items(from_key=max(prefix, start) or _FIRST_ROW):
             if not key.startswith(prefix):
                 return
             yield key, value
@@ -243,11 +243,11 @@ class Overlay:
         self._writes.pop(key, None)
         self._writes[key] = None
 
-    def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """Rows under ``prefix`` in key order, the overlay's writes included."""
-        own = sorted((k, v) for k, v in self._writes.items() if k.startswith(prefix))
+    def scan(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """Rows under ``prefix``, from ``start`` on, in key order, the overlay's writes included."""
+        own = sorted((k, v) for k, v in self._writes.items() if k.startswith(prefix) and k >= start)
         position = 0
-        for key, value in self._store.scan(prefix):
+        for key, value in self._store.scan(prefix, start):
             while position < len(own) and own[position][0] < key:
                 if own[position][1] is not None:
                     yield own[position]  # type: ignore[misc]

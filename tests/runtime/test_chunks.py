@@ -101,6 +101,26 @@ def test_the_end_of_a_partition_is_committed_once_everything_before_it_is_done()
     assert progress.committable() is None
 
 
+def test_a_partition_has_caught_up_when_all_is_done_that_was_there_at_first() -> None:
+    """Whatever came since; and also where the end is a mark that is no record."""
+    progress = Progress(3, end=5)
+    chunks = [Chunk("t", 0, 1, [Record("t", 0, offset, None, None, [], 0)]) for offset in (3, 4, 5)]
+    found = []
+    for chunk in chunks:
+        progress.add(chunk)
+    for chunk in chunks[:2]:
+        chunk.done = True
+        found.append(progress.caught_up)
+        progress.committable()
+    marked = Progress(3, end=5)
+    before = marked.caught_up
+    marked.reach_end(5)
+
+    assert found == [False, True]
+    assert progress.caught_up
+    assert (before, marked.caught_up, Progress(5, end=5).caught_up) == (False, True, True)
+
+
 def test_an_end_that_is_known_already_is_nothing_to_commit() -> None:
     progress = Progress(5)
     progress.reach_end(5)

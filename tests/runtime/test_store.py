@@ -49,6 +49,8 @@ def test_scan_gives_rows_of_the_prefix_in_key_order(store: Store) -> None:
 
     assert before == [(b"p/1", b"1"), (b"p/2", b"2")]
     assert list(store.scan(b"p/")) == [(b"p/0", b"0"), (b"p/1", b"1")]
+    assert list(store.scan(b"p/", b"p/0\x00")) == [(b"p/1", b"1")]
+    assert list(store.scan(b"p/", b"a")) == [(b"p/0", b"0"), (b"p/1", b"1")]
 
 
 def test_scan_of_everything_shows_rows_only(store: Store) -> None:
@@ -167,7 +169,9 @@ def test_an_overlay_over_a_store_reads_like_one_dictionary(
     assert {key: overlay.get(key) for key in (b"a", b"a/1", b"a/2", b"b", b"b/1", b"c")} == {
         key: expected.get(key) for key in (b"a", b"a/1", b"a/2", b"b", b"b/1", b"c")
     }
-    assert list(overlay.scan(prefix)) == sorted((k, v) for k, v in expected.items() if k.startswith(prefix))
+    found = sorted((k, v) for k, v in expected.items() if k.startswith(prefix))
+    assert list(overlay.scan(prefix)) == found
+    assert list(overlay.scan(prefix, b"a/2")) == [(k, v) for k, v in found if k >= b"a/2"]
 
 
 @given(above=WRITES)
