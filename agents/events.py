@@ -8,19 +8,21 @@ accounts; the catalogue and bill runs, which span accounts, are read whole.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import structlog
 
 from agents.contexts import Contexts
+from agents.invoice_timers import InvoiceTimers
 from streams.codec import Codec
 from streams.codec.cloudevents import TRACEPARENT, event_headers
 from streams.codec.rows import encode_row, object_row_decoder, row_decoder
 from streams.core.detectors import detect
 from streams.core.errors import Poison
 from streams.core.events import Event, Finding
+from streams.core.invoice_due import first_delivery
 from streams.core.objects import (
     Account,
     AccountChange,
@@ -47,8 +49,10 @@ from streams.core.subscription_filter import asked
 from streams.kafka.chunks import Batch, Record
 from streams.kafka.runtime import Runtime
 from streams.kafka.store import MAX_ROW_BYTES
+from streams.settings import ClockMode
 
 FINDINGS = "events.findings"
+TICKS = "clock.ticks"
 CHANGELOG = "events-store-changelog"
 
 #: Topic → (kind, class of its changes, class of its objects).
@@ -107,10 +111,11 @@ class Ports(Protocol):
 
 
 def attach(runtime: Runtime, ports: Ports) -> None:
-    """Register the agents of the object changes and of the findings with ``runtime``."""
-    events = Events(ports)
-    runtime.agent("changes", topics=list(FEEDS), handler=events.changes)
+    """Register the agents of the object changes, of the findings and of the ticks with ``runtime``."""
+    events = Events(ports, virtual=runtime.settings.clock is ClockMode.VIRTUAL)
+    runtime.agent("changes", topics=list(FEEDS), handler=events.changes, open=events.timers.open)
     runtime.agent("findings", topics=[FINDINGS], handler=events.findings)
+    runtime.agent("ticks", topics=[TICKS], handler=events.timers.run)
 
 
 class LiveRouter:
@@ -151,9 +156,12 @@ class _Feed:
 
 
 class Events:
-    """The handlers. Nothing is kept between chunks but compiled things: a chunk may be decided again."""
+    """The handlers. Nothing is kept between chunks but compiled things: a chunk may be decided again.
 
-    def __init__(self, ports: Ports) -> None:
+    ``virtual``: time moves only when nothing is in flight.
+    """
+
+    def __init__(self, ports: Ports, *, virtual: bool = False) -> None:
         codec = ports.codec
         self.codec = codec
         self.catalogue = ports.catalogue
@@ -166,12 +174,14 @@ class Events:
             feed.kind: feed.row for feed in self.feeds.values()
         }
         self.contexts = Contexts(codec, ports.partitions)
+        self.timers = InvoiceTimers(codec, ports.catalogue, lambda batch: _Desk(self, batch), virtual=virtual)
         self.decode_finding = codec.decoder(Finding)
+        self.encode_finding = codec.encoder(FINDINGS, Finding)
         self.decode_counts = row_decoder(CountRow)
         self.encoders: dict[str, tuple[str, Callable[[Event], bytes]]] = {}
 
-    def changes(self, batch: Batch) -> None:
-        """Follow the objects of one feed and raise what their changes mean."""
+    def changes(self, batch: Batch) -> Iterator[None]:
+        """Follow the objects of one feed and raise what their changes mean; then all that is due."""
         feed, desk = self.feeds[batch.topic], _Desk(self, batch)
         for record in batch.records:
             try:
@@ -180,6 +190,7 @@ class Events:
             except Poison as error:
                 batch.dead_letter(record, error)
         desk.close()
+        yield from self.timers.run(batch)
 
     def findings(self, batch: Batch) -> None:
         """Raise what others have found, with parameters from this partition's rows."""
@@ -222,7 +233,10 @@ class _Desk:
         _check_key(record, _routing_key(feed.kind, subject))
         key = object_key(feed.kind, subject.id)
         before = self._row(feed.row, key)
-        row = follow(before, change.revision, change.current)
+        current = change.current
+        if feed.kind is Kind.INVOICE and current is not None and before is not None:
+            current = first_delivery(before.current, current)
+        row = follow(before, change.revision, current)
         if row is None:
             return
         _check_row_size(record, key, row)
@@ -239,6 +253,7 @@ class _Desk:
             if had is not None:
                 self._changed[key] = had
             raise
+        self._events.timers.follow(self._batch, self, feed.kind, before, row, change)
         self._events.contexts.tell(self._batch, feed.kind, None if before is None else before.current, change)
         skipped = row.gaps - (0 if before is None else before.gaps)
         if skipped:
@@ -248,16 +263,30 @@ class _Desk:
         """Enrich, route, emit and count what one record means: all of it, or nothing when Poison is raised."""
         sent = len(self._batch.outputs)
         try:
-            names = [self._raise_event(record, finding) for finding in findings]
+            traceparent = _traceparent(record)
+            names = [self._raise_event(finding, traceparent) for finding in findings]
         except Poison:
             del self._batch.outputs[sent:]
             raise
         for name in names:
             self._count(record, name)
 
-    def _raise_event(self, record: Record, finding: Finding) -> str:
+    def raise_due(self, finding: Finding) -> str | None:
+        """The same for what time has raised; refused, it goes to the dead letters as a finding, to be redriven."""
+        sent = len(self._batch.outputs)
+        try:
+            return self._raise_event(finding, None)
+        except Poison as error:
+            del self._batch.outputs[sent:]
+            value = self._events.encode_finding(finding)
+            self._batch.dead_letter(
+                Record(FINDINGS, self._batch.partition, -1, finding.key.encode(), value, [], 0), error
+            )
+            return None
+
+    def _raise_event(self, finding: Finding, traceparent: str | None) -> str:
         """Returns what to count."""
-        routed = self._router.route(finding, self._look_up, _traceparent(record))
+        routed = self._router.route(finding, self._look_up, traceparent)
         if not routed.dispatches:
             return f"{'withheld' if routed.withheld else 'unrouted'} {finding.type}"
         key = finding.key
@@ -294,6 +323,10 @@ class _Desk:
             raw = self._batch.rows.get(key)
             row = self._rows[key] = None if raw is None else decode(raw)
             return row
+
+    def row(self, kind: Kind, id: str) -> ObjectRow[Any] | None:
+        """The row of an object of this partition, as this chunk has made it."""
+        return self._row(self._events.row_decoders[kind], object_key(kind, id))
 
     def _look_up(self, kind: str, id: str) -> object | None:
         if kind in READ_WHOLE:

@@ -13,6 +13,8 @@ How an app uses it (the rows are those of :mod:`streams.core.timers`)::
     def fire(batch, timers, timer):           # one timer has come: emit, put rows, set it again if it goes on
         ...
 
+An app that has more to do between firing and reporting calls :meth:`DueWork.fire` and :meth:`DueWork.report` itself.
+
 The app has to be a reader of ``clock.ticks`` in schemas/topics.toml and its agent of the ticks makes sure that time
 passes; every other handler runs the due work too, or a timer that a record has put into the past would wait for a tick.
 """
@@ -45,17 +47,22 @@ _REPORTED = "timers reported"
 class DueWork:
     """The timers of one app, shared by all its handlers.
 
-    ``virtual``: the clock stands still until the work of a tick is done, so all of it is done at once. ``ready`` says
-    whether a batch may fire at all; a timer that may not stays where it is.
+    ``virtual``: the clock stands still until the work of a tick is done, so all of it is done at once. ``close`` is
+    called after each slice, e.g. to put rows that have to be in front of others.
     """
 
     def __init__(
-        self, codec: Codec, fire: Fire, *, virtual: bool, ready: Callable[[Batch], bool] = lambda batch: True
+        self,
+        codec: Codec,
+        fire: Fire,
+        *,
+        virtual: bool,
+        close: Callable[[Batch, Timers], None] = lambda batch, timers: None,
     ) -> None:
         self._encode = codec.encoder(DUE, NextDue)
         self._fire = fire
+        self._close = close
         self._virtual = virtual
-        self._ready = ready
 
     def open(self, batch: Batch) -> None:
         """Build the index from the rows; give it to the runtime as ``open`` of one agent."""
@@ -68,10 +75,27 @@ class DueWork:
 
     def run(self, batch: Batch) -> Iterator[None]:
         """Fire what is due, slice by slice, and report the next instant; nothing happens before the first tick."""
-        if batch.now is None:
+        yield from self.fire(batch)
+        self.report(batch)
+
+    def is_ready(self, batch: Batch) -> bool:
+        """Whether time counts: there was a tick, and the rows know what was sent before it.
+
+        A worker that was away finds the newest tick at once, and what was paid meanwhile only after a while. A virtual
+        clock moves only when everything is done, so there the rows are never behind.
+        """
+        return batch.now is not None and (self._virtual or batch.caught_up)
+
+    def is_due(self, batch: Batch) -> bool:
+        """Whether something is left to be fired."""
+        return batch.now is not None and self.timers(batch).index.is_due(batch.now)
+
+    def fire(self, batch: Batch) -> Iterator[None]:
+        """Fire what is due, slice by slice, as much as one batch may."""
+        if batch.now is None or not self.is_ready(batch):
             return
         timers, slices = self.timers(batch), 0
-        while self._ready(batch) and timers.index.is_due(batch.now) and (self._virtual or slices < SLICES_PER_BATCH):
+        while timers.index.is_due(batch.now) and (self._virtual or slices < SLICES_PER_BATCH):
             if slices:
                 yield
             slices += 1
@@ -80,11 +104,13 @@ class DueWork:
                 if timer is None:
                     break
                 self._fire(batch, timers, timer)
-        self._report(batch, timers.index)
+            self._close(batch, timers)
 
-    def _report(self, batch: Batch, index: TimerIndex) -> None:
+    def report(self, batch: Batch) -> None:
         """Tell the clock when this partition wants the next tick, if that has changed."""
-        due = index.next_at()
+        if batch.now is None:
+            return
+        due = self.timers(batch).index.next_at()
         if _REPORTED in batch.memory and batch.memory[_REPORTED] == due:
             return
         batch.memory[_REPORTED] = due

@@ -16,6 +16,7 @@ from agents.contexts import CONTEXTS
 from streams.codec import Codec, Registry, wait_for_registry
 from streams.core.clock import Tick
 from streams.core.errors import Misconfigured
+from streams.core.event_rules import EventRule
 from streams.core.hooks import HookRegistry
 from streams.core.matrix import MatrixElement
 from streams.core.objects import BillRunChange, Product, RatePlan
@@ -71,9 +72,9 @@ class Worker:
 
 WORKERS = {
     "events": Worker(
-        about="object changes and findings → events in queues; checks plan change requests against the account",
+        about="object changes, findings and time → events in queues; checks plan change requests against the account",
         attach=(events.attach, orders.attach),
-        catalogue=("product", "rate_plan", "bill_run", "route", "subscription"),
+        catalogue=("product", "rate_plan", "bill_run", "route", "subscription", "event_rule"),
     ),
     "plan-changes": Worker(
         about="decides, starts, closes and releases rate plan changes",
@@ -143,6 +144,7 @@ def _source(kind: str, codec: Codec) -> Source:
         "bill_run": ("billing.bill-run", BillRunChange),
         "matrix_element": ("catalog.matrix-element", MatrixElement),
         "route": ("config.routes", Route),
+        "event_rule": ("config.event-rules", EventRule),
         "subscription": ("config.subscriptions", Subscription),
     }[kind]
     read: Callable[[bytes], Any] = codec.decoder(cls)

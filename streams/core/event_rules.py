@@ -18,9 +18,9 @@ _TIME = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventRule:
-    """``days`` after the local date of an invoice's first delivery, at the local time ``at`` (``HH:MM``), in the zone of
-    its account. ``only_while_unpaid``: only if a balance is left then. A rule that contradicts itself raises ValueError
-    when it is built.
+    """``days`` after the local date of an invoice's first delivery, at the local time ``at`` (``HH:MM``), in its
+    account's zone. ``only_while_unpaid``: only if a balance is left then. A wrong rule raises ValueError when it is
+    built.
 
     The name is a part of the identity: an invoice raises one event for each name, whatever becomes of days and time.
     """

@@ -71,7 +71,11 @@ def count_key(topic: str) -> bytes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CountRow:
-    """Counts that survive a crash exactly: only records from ``next_offset`` on may add to them."""
+    """Counts that survive a crash exactly: only records from ``next_offset`` on may add to them.
+
+    What timers raise has no offset; there ``last`` are the ids of the events that were counted last.
+    """
 
     next_offset: int
     counts: dict[str, int]
+    last: tuple[str, ...] = ()

@@ -77,15 +77,16 @@ class TimerIndex:
         else:
             bucket.append(key)
 
-    def take(self, now: datetime) -> str | None:
-        """A key whose instant has come, the earliest first; None when there is no more."""
+    def take(self, now: datetime) -> tuple[str, datetime] | None:
+        """(key, instant) whose instant has come, the earliest first; None when there is no more."""
         if not self._instants or self._instants[0] > now:
             return None
-        bucket = self._keys[self._instants[0]]
+        at = self._instants[0]
+        bucket = self._keys[at]
         key = bucket.pop()
         if not bucket:
             del self._keys[heapq.heappop(self._instants)]
-        return key
+        return key, at
 
     def is_due(self, now: datetime) -> bool:
         """Whether :meth:`take` would give something."""
@@ -114,9 +115,11 @@ class Timers:
     def set(self, key: str, at: datetime | None, payload: bytes = b"") -> None:
         """Put a timer, or move it; ``at`` may be past: then it is due at once. Raises TypeError for a naive ``at``."""
         ms = _WAITS if at is None else (at - _EPOCH) // _MS
-        self._rows.put(_row_key(key), _HEADER.pack(ms) + payload)
-        if at is not None:
-            self.index.add(key, _EPOCH + ms * _MS)
+        row_key, header = _row_key(key), _HEADER.pack(ms)
+        before = self._rows.get(row_key)
+        self._rows.put(row_key, header + payload)
+        if at is not None and (before is None or not before.startswith(header)):
+            self.index.add(key, _EPOCH + ms * _MS)  # else it is there: what is taken has no row
 
     def cancel(self, key: str) -> None:
         """Remove a timer; nothing happens when there is none."""
@@ -130,9 +133,10 @@ class Timers:
 
     def take(self, now: datetime) -> Timer | None:
         """The earliest due timer, whose row is removed; None when nothing is due at ``now``."""
-        while (key := self.index.take(now)) is not None:
+        while (hint := self.index.take(now)) is not None:
+            key, at = hint
             timer = self.get(key)
-            if timer is None or timer.at is None or timer.at > now:
+            if timer is None or timer.at != at:
                 continue  # cancelled or moved since: where it is moved to, there is another entry
             self._rows.delete(_row_key(key))
             return timer

@@ -112,8 +112,8 @@ class Output(NamedTuple):
 class Batch:
     """What a handler gets: records of one partition in, and everything that they cause out.
 
-    Nothing leaves before the handler returns (or yields); an exception throws all of it away. ``caught_up``: all is done that
-    was in its topics (but the ticks) when the partition was assigned; before that, time may be far ahead of the rows.
+    Nothing leaves before the handler returns (or yields); an exception throws all of it away. ``caught_up``: all is
+    done that was in its topics (but the ticks) when the partition was assigned; before, time may be far ahead of rows.
     """
 
     app: str

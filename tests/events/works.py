@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
-from agents.events import FEEDS, FINDINGS, Events, totals
+from agents.events import FEEDS, FINDINGS, TICKS, Events, totals
 from streams.codec import Codec, LocalIds, LocalSchemas
+from streams.core.clock import NextDue
 from streams.core.events import Event, Finding
 from streams.core.routing import Route, RouteAudience
-from streams.kafka.chunks import Batch, Output, Record
+from streams.kafka.chunks import Batch, Handler, Output, Record
 from streams.kafka.store import MemoryStore, Overlay
 
 QUEUES = ("customer-events", "billing-events", "operations")
 ALL_EVENTS = Route(
     name="all",
-    event_types=("service.*", "account.*", "package.*", "invoice.*", "bill_run.*", "rate_plan_change.*"),
+    event_types=(
+        "service.*",
+        "account.*",
+        "account_package.*",
+        "package.*",
+        "invoice.*",
+        "refund.*",
+        "credit.*",
+        "payment.*",
+        "bill_run.*",
+        "rate_plan_change.*",
+    ),
     queues=("operations",),
     audience=RouteAudience.ALL,
 )
@@ -62,8 +75,11 @@ class Works:
         self.catalogue = Shelf()
         for route in routes or (ALL_EVENTS,):
             self.catalogue.put("route", route.name, route)
-        self.events = Events(FixedPorts(self.codec, self.catalogue))
+        self.events = Events(FixedPorts(self.codec, self.catalogue), virtual=True)
         self.store = MemoryStore()
+        self.now: datetime | None = None
+        self.memory: dict[str, Any] = {}
+        self.reopen()
         self.offsets: dict[str, int] = {}
         self.outputs: list[Output] = []
 
@@ -79,14 +95,45 @@ class Works:
         """Events that these changes (or findings, or raw bytes) cause; with ``crash`` nothing of it becomes durable."""
         first = self.offsets.get(topic, 0)
         records = [self._record(topic, first + n, value, key, list(headers)) for n, value in enumerate(values)]
-        overlay = Overlay(self.store)
-        batch = Batch("events", topic, 0, records, overlay, None, {})
-        (self.events.findings if topic == FINDINGS else self.events.changes)(batch)
+        sent = len(self.outputs)
+        self._run(self.events.findings if topic == FINDINGS else self.events.changes, topic, records, crash)
         if not crash:
-            self.store.write(list(overlay.writes.items()), None)
             self.offsets[topic] = first + len(records)
-        self.outputs.extend(batch.outputs)
-        return [self.codec.decode(out.value, Event) for out in batch.outputs if out.topic.startswith("queue.")]
+        return self._events_since(sent)
+
+    def tick(self, now: datetime, *, crash: bool = False) -> list[Event]:
+        """Events that are raised because it is ``now``; with ``crash`` nothing of it becomes durable."""
+        self.now, sent = now, len(self.outputs)
+        self._run(self.events.timers.run, TICKS, [], crash)
+        return self._events_since(sent)
+
+    def reopen(self) -> None:
+        """What a restart does: memory is gone and built again from the rows."""
+        self.memory.clear()
+        self.events.timers.open(self._batch("", []))
+
+    def next_due(self) -> datetime | None:
+        """What was reported to the clock last."""
+        reports = [self.codec.decode(out.value, NextDue) for out in self.outputs if out.topic == "clock.due"]
+        return reports[-1].due if reports else None
+
+    def _batch(self, topic: str, records: list[Record]) -> Batch:
+        return Batch("events", topic, 0, records, Overlay(self.store), self.now, self.memory)
+
+    def _run(self, handler: Handler, topic: str, records: list[Record], crash: bool) -> None:
+        """Hand over one chunk; every slice becomes durable, or nothing of the first one."""
+        batch = self._batch(topic, records)
+        for _ in _slices(handler(batch)):
+            self.outputs.extend(batch.outputs)
+            batch.outputs.clear()
+            if crash:
+                self.reopen()
+                return
+            self.store.write(list(batch.rows.writes.items()), None)
+            batch.rows.clear()
+
+    def _events_since(self, sent: int) -> list[Event]:
+        return [self.codec.decode(out.value, Event) for out in self.outputs[sent:] if out.topic.startswith("queue.")]
 
     @property
     def counts(self) -> Mapping[str, int]:
@@ -113,6 +160,11 @@ class Works:
             return Record(topic, 0, offset, (key or "A1").encode(), value, headers, 0)
         encoded = self.codec.encode(topic, value)
         return Record(topic, 0, offset, (key or key_of(topic, value)).encode(), encoded, headers, 0)
+
+
+def _slices(steps: Any) -> Iterator[None]:
+    yield from steps or ()
+    yield
 
 
 def key_of(topic: str, value: Any) -> str:
