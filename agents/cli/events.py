@@ -7,12 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
+from agents.cli import event_rules
 from agents.cli.output import Exit, TableOrJson, TableOrJsonOption, note, show
 from streams.core.catalogue import CATALOGUE, EventType, nearest_types
 from streams.core.graph import reach
 from streams.core.parameters import available
 
 app = typer.Typer(no_args_is_help=True, help="The catalogue of events: what is raised, about what, with which values.")
+app.add_typer(event_rules.app, name="rules")
 
 
 @app.command("list")

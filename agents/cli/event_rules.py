@@ -1,0 +1,105 @@
+"""`curfew events rules`: when events are raised that depend on time, changed while the workers run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from agents.cli.output import Exit, TableOrJson, TableOrJsonOption, note, show
+
+if TYPE_CHECKING:
+    from streams.core.event_rules import EventRule
+
+TOPIC = "config.event-rules"
+
+app = typer.Typer(no_args_is_help=True, help="When events are raised that depend on time, e.g. days after a delivery.")
+
+
+@app.command()
+def apply(
+    file: Annotated[Path, typer.Argument(help="TOML with [[rule]] tables, as docs/examples/event-rules.toml.")],
+    prune: Annotated[bool, typer.Option("--prune", help="Delete the rules that are not in the file.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and compare, change nothing.")] = False,
+) -> None:
+    """Check a file of rules and save them; running workers follow, and move what is pending. Exits with 2 if one is
+    wrong.
+
+    Example: curfew events rules apply docs/examples/event-rules.toml
+    """
+    from agents.config_records import read_records, write_records
+    from agents.event_rules_file import read_rules
+    from streams.codec import Codec, Registry
+    from streams.core.errors import Misconfigured
+    from streams.core.event_rules import EventRule
+    from streams.settings import Settings
+
+    try:
+        wanted = {rule.name: rule for rule in read_rules(file)}
+    except Misconfigured as error:
+        note(f"error: {error}")
+        raise typer.Exit(Exit.USAGE) from None
+    settings = Settings()
+    codec = Codec(Registry(settings.schema_registry_url))
+    existing = read_records(settings, codec, TOPIC, EventRule)
+    changes: dict[str, EventRule | None] = {name: rule for name, rule in wanted.items() if existing.get(name) != rule}
+    if prune:
+        changes |= dict.fromkeys(existing.keys() - wanted.keys())
+    if changes and not dry_run:
+        write_records(settings, codec, TOPIC, changes)
+    for name in sorted(wanted.keys() | existing.keys()):
+        what = "unchanged" if name in wanted else "kept, though not in the file"
+        if name in changes:
+            what = "deleted" if changes[name] is None else "changed" if name in existing else "new"
+        note(f"{name}: {what}{' (dry run)' if dry_run and name in changes else ''}")
+
+
+@app.command("list")
+def list_rules(style: TableOrJsonOption = TableOrJson.TABLE) -> None:
+    """List the rules that are saved.
+
+    Example: curfew events rules list -f json
+    """
+    import msgspec
+
+    rows = [msgspec.to_builtins(rule) for _, rule in sorted(_live().items())]
+    show(rows, style, columns=("name", "type", "days", "at", "only_while_unpaid", "active"))
+
+
+@app.command("show")
+def show_rule(
+    name: Annotated[str, typer.Argument(help="Of the rule.")],
+    style: TableOrJsonOption = TableOrJson.TABLE,
+) -> None:
+    """Show one rule in words. Exits with 2 if there is none of this name.
+
+    Example: curfew events rules show reminder
+    """
+    import msgspec
+
+    rules = _live()
+    rule = rules.get(name)
+    if rule is None:
+        there = ", ".join(sorted(rules)) or "none yet (`curfew events rules apply`)"
+        note(f"error: there is no rule {name!r}; there are: {there}")
+        raise typer.Exit(Exit.USAGE)
+    if style is TableOrJson.JSON:
+        typer.echo(json.dumps(msgspec.to_builtins(rule), indent=2))
+        return
+    days = f"{rule.days} day{'' if rule.days == 1 else 's'} after" if rule.days else "on the day of"
+    unpaid = " if a balance is left then" if rule.only_while_unpaid else ""
+    typer.echo(f"{rule.name}: {rule.type}, {days} the first delivery, at {rule.at} in the account's zone{unpaid}")
+    if not rule.active:
+        typer.echo("it is not active, so it raises nothing")
+
+
+def _live() -> dict[str, EventRule]:
+    from agents.config_records import read_records
+    from streams.codec import Codec, Registry
+    from streams.core.event_rules import EventRule
+    from streams.settings import Settings
+
+    settings = Settings()
+    return read_records(settings, Codec(Registry(settings.schema_registry_url)), TOPIC, EventRule)
