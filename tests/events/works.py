@@ -78,6 +78,7 @@ class Works:
         self.events = Events(FixedPorts(self.codec, self.catalogue), virtual=True)
         self.store = MemoryStore()
         self.now: datetime | None = None
+        self.caught_up = True
         self.memory: dict[str, Any] = {}
         self.reopen()
         self.offsets: dict[str, int] = {}
@@ -118,7 +119,7 @@ class Works:
         return reports[-1].due if reports else None
 
     def _batch(self, topic: str, records: list[Record]) -> Batch:
-        return Batch("events", topic, 0, records, Overlay(self.store), self.now, self.memory)
+        return Batch("events", topic, 0, records, Overlay(self.store), self.now, self.memory, self.caught_up)
 
     def _run(self, handler: Handler, topic: str, records: list[Record], crash: bool) -> None:
         """Hand over one chunk; every slice becomes durable, or nothing of the first one."""
