@@ -16,6 +16,7 @@ import structlog
 
 from agents.contexts import Contexts
 from agents.invoice_timers import InvoiceTimers
+from agents.usage_contexts import UsageContexts
 from streams.codec import Codec
 from streams.codec.cloudevents import TRACEPARENT, event_headers
 from streams.codec.rows import encode_row, object_row_decoder, row_decoder
@@ -46,6 +47,7 @@ from streams.core.objects import (
 from streams.core.routing import Route, Router
 from streams.core.rows import CountRow, Kind, ObjectRow, count_key, follow, object_key
 from streams.core.subscription_filter import asked
+from streams.core.usage.objects import Bucket, BucketChange, Contract, ContractChange, Sim, SimChange
 from streams.kafka.chunks import Batch, Record
 from streams.kafka.runtime import Runtime
 from streams.kafka.store import MAX_ROW_BYTES
@@ -66,6 +68,10 @@ FEEDS: Mapping[str, tuple[Kind, type[Any], type[Any]]] = {
     "billing.payment": (Kind.PAYMENT, PaymentChange, Payment),
     "billing.bill-run": (Kind.BILL_RUN, BillRunChange, BillRun),
     "billing.service-plan": (Kind.SERVICE_PLAN, ServicePlanChange, ServicePlan),
+    "billing.contract": (Kind.CONTRACT, ContractChange, Contract),
+    # Kept by service and by bucket in the usage worker, which sends their changes on to the account.
+    "usage.sims": (Kind.SIM, SimChange, Sim),
+    "usage.buckets": (Kind.BUCKET, BucketChange, Bucket),
 }
 
 #: Kinds that are not keyed by account: every worker has read them whole.
@@ -173,7 +179,9 @@ class Events:
         self.row_decoders: dict[str, Callable[[bytes], ObjectRow[Any]]] = {
             feed.kind: feed.row for feed in self.feeds.values()
         }
+        self.row_decoders[Kind.SERVICE_SIM] = object_row_decoder(Sim)
         self.contexts = Contexts(codec, ports.partitions)
+        self.usage_contexts = UsageContexts(codec)
         self.timers = InvoiceTimers(codec, ports.catalogue, lambda batch: _Desk(self, batch), virtual=virtual)
         self.decode_finding = codec.decoder(Finding)
         self.encode_finding = codec.encoder(FINDINGS, Finding)
@@ -223,6 +231,7 @@ class _Desk:
         self._router = events.router()
         self._rows: dict[bytes, ObjectRow[Any] | None] = {}
         self._changed: dict[bytes, ObjectRow[Any]] = {}
+        self._links: dict[bytes, ObjectRow[Any]] = {}
         raw = batch.rows.get(count_key(batch.topic))
         self._known = CountRow(next_offset=0, counts={}) if raw is None else events.decode_counts(raw)
         self._counts: Counter[str] = Counter()
@@ -254,7 +263,11 @@ class _Desk:
                 self._changed[key] = had
             raise
         self._events.timers.follow(self._batch, self, feed.kind, before, row, change)
-        self._events.contexts.tell(self._batch, feed.kind, None if before is None else before.current, change)
+        known = None if before is None else before.current
+        self._events.contexts.tell(self._batch, feed.kind, known, change)
+        self._events.usage_contexts.tell(self._batch, feed.kind, known, change)
+        if feed.kind is Kind.SIM:
+            self._link(known, change)
         skipped = row.gaps - (0 if before is None else before.gaps)
         if skipped:
             self._count(record, f"gaps {feed.kind}", skipped)
@@ -309,8 +322,23 @@ class _Desk:
                 log.warning(
                     "events.revisions_missing", topic=self._batch.topic, partition=self._batch.partition, **gaps
                 )
-        for key, row in self._changed.items():
+        # Links first: they have no revision of their own, and would not come again with a SIM that is known.
+        for key, row in (*self._links.items(), *self._changed.items()):
             self._batch.rows.put(key, encode_row(row))
+
+    def _link(self, before: Sim | None, change: SimChange) -> None:
+        """Remember the SIM of a service: of several the one that was activated last."""
+        after, decode = change.current, self._events.row_decoders[Kind.SERVICE_SIM]
+        if before is not None and (after is None or after.service_id != before.service_id):
+            key = object_key(Kind.SERVICE_SIM, before.service_id)
+            row = self._row(decode, key)
+            if row is not None and row.current is not None and row.current.id == before.id:
+                self._rows[key] = self._links[key] = ObjectRow(revision=change.revision)
+        if after is not None:
+            key = object_key(Kind.SERVICE_SIM, after.service_id)
+            row = self._row(decode, key)
+            if row is None or row.current is None or row.current.id == after.id or _newer(after, row.current):
+                self._rows[key] = self._links[key] = ObjectRow(revision=change.revision, current=after)
 
     def _count(self, record: Record, name: str, number: int = 1) -> None:
         if record.offset >= self._known.next_offset:
@@ -333,6 +361,12 @@ class _Desk:
             return self._events.catalogue.get(kind, id)
         row = self._row(self._events.row_decoders[kind], object_key(kind, id))
         return None if row is None else row.current
+
+
+def _newer(sim: Sim, other: Sim) -> bool:
+    if sim.activated_at is None or other.activated_at is None:
+        return sim.activated_at is not None
+    return (sim.activated_at, sim.id) > (other.activated_at, other.id)
 
 
 def totals(rows: Iterable[tuple[bytes, bytes]]) -> Counter[str]:

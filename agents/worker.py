@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
 import structlog
 from confluent_kafka.admin import AdminClient
 
-from agents import delivery, dispatch, events, execution, hooks, orders, persistence, plan_changes
+from agents import delivery, dispatch, events, execution, hooks, orders, persistence, plan_changes, usage
 from agents.contexts import CONTEXTS
 from streams.codec import Codec, Registry, wait_for_registry
 from streams.core.clock import Tick
@@ -50,6 +50,7 @@ class Ports:
     queues: Collection[str]
     partitions: int
     hooks: HookRegistry
+    usage_retention: timedelta
     clock: WallClock = field(default_factory=WallClock)
     store: BillingStore | None = None
 
@@ -80,6 +81,11 @@ WORKERS = {
         about="decides, starts, closes and releases rate plan changes",
         attach=(plan_changes.attach,),
         catalogue=("matrix_element",),
+    ),
+    "usage": Worker(
+        about="decides about dormant SIMs, buckets that are used up and commitments that are not met",
+        attach=(usage.attach,),
+        catalogue=("event_rule",),
     ),
     "execution": Worker(about="runs hooks and core logic, seals outcomes", attach=(execution.attach,)),
     "persistence": Worker(
@@ -122,6 +128,7 @@ def build(settings: Settings, name: str, *, instance: str = "1", health_port: in
         queues=_queues(settings, manifest),
         partitions=manifest.topics[CONTEXTS].partitions,
         hooks=hooks.load(settings.hooks),
+        usage_retention=timedelta(days=settings.usage_retention_days),
         store=store,
     )
     for attach in worker.attach:

@@ -6,6 +6,7 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+from streams.core.event_rules import DORMANT, EventRule
 from streams.core.events import Finding
 from streams.core.objects import Op
 from streams.core.timers import TimerIndex
@@ -19,7 +20,6 @@ from streams.core.usage.objects import (
     CommitTier,
     Contract,
     ContractChange,
-    DormancyRule,
     Meter,
     PeriodRule,
     Sim,
@@ -75,6 +75,11 @@ def a_product(revision: int, product_id: str | None) -> UsageContext:
 _CHANGES: dict[type[Any], type[Any]] = {Sim: SimChange, Bucket: BucketChange, Contract: ContractChange}
 
 
+def a_rule(days: int, product_id: str | None = None, **fields: Any) -> EventRule:
+    """A rule for dormancy."""
+    return EventRule(**{"name": f"r-{product_id}", "type": DORMANT, "days": days, "product_id": product_id, **fields})
+
+
 def changed(current: Any, revision: int = 1, day: float = 0, previous: Any = None) -> Any:
     """A change to ``current``; the first one creates it."""
     op = Op.CREATED if revision == 1 else Op.UPDATED
@@ -93,10 +98,10 @@ def removed(previous: Any, revision: int, day: float = 0) -> Any:
 class Partition:
     """The usage worker's decisions in one partition, which takes all its topics; every call is one chunk."""
 
-    def __init__(self, *rules: DormancyRule) -> None:
+    def __init__(self, *rules: EventRule) -> None:
         self.store = MemoryStore()
         self.index = TimerIndex()
-        self.setup = Setup(rules=Rules({rule.name: rule for rule in rules}), retention=RETENTION)
+        self.setup = Setup(rules=Rules(rules), retention=RETENTION)
         self.now: datetime | None = None
         self.told: list[Any] = []
         self.writes: list[bytes] = []

@@ -9,13 +9,15 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from streams.core.event_rules import EventRule
 from streams.core.ids import event_id, instant_text
 from streams.core.usage.desk import rebuild
 from streams.core.usage.dormancy import Rules
-from streams.core.usage.objects import DormancyRule, SimChange
+from streams.core.usage.objects import SimChange
 from tests.usage.makers import (
     Partition,
     a_product,
+    a_rule,
     a_sim,
     a_state,
     changed,
@@ -28,7 +30,7 @@ from tests.usage.makers import (
 ACTIVE = a_state(1, 0, "Active")
 
 
-def watched(*rules: DormancyRule) -> Partition:
+def watched(*rules: EventRule) -> Partition:
     """A SIM that is activated at day 0, on an active service."""
     partition = Partition(*rules)
     partition.take(ACTIVE, changed(a_sim()))
@@ -156,10 +158,10 @@ def test_a_fleet_that_is_brought_in_is_not_dormant_at_once() -> None:
 def test_each_product_may_have_its_own_days() -> None:
     """A rule for a product, one for all others, and a product whose SIMs are never dormant."""
     rules = (
-        DormancyRule(name="meters", product_id="meter", days=3),
-        DormancyRule(name="all", days=10),
-        DormancyRule(name="spare", product_id="spare", days=None),
-        DormancyRule(name="off", product_id="meter", days=1, active=False),
+        a_rule(3, "meter"),
+        a_rule(10),
+        a_rule(2, "spare", active=False),
+        EventRule(name="z", days=1, at="09:00"),
     )
     found = {}
     for product in ("meter", "phone", "spare"):
@@ -208,7 +210,7 @@ def test_an_episode_between_two_records_is_told_with_its_end_even_if_no_tick_cam
 # -- against a count hour by hour -------------------------------------------------------------------------------------
 
 HOUR = timedelta(hours=1)
-RULES = (DormancyRule(name="all", days=3), DormancyRule(name="p", product_id="P", days=5))
+RULES = (a_rule(3), a_rule(5, "P"))
 SIMS = ("8955-1", "8955-2")
 
 
@@ -407,5 +409,5 @@ def test_an_index_that_is_built_again_finds_the_same(story: tuple[list[Any], lis
 def test_the_shortest_rule_is_the_bound_of_what_is_remembered() -> None:
     """Without rules the default holds; rules that are off do not count."""
     assert Rules().shortest == 30
-    assert Rules({rule.name: replace(rule, active=False) for rule in RULES}).shortest == 30
-    assert Rules({rule.name: rule for rule in RULES}).shortest == 3
+    assert Rules(replace(rule, active=False) for rule in RULES).shortest == 30
+    assert Rules(RULES).shortest == 3

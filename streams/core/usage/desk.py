@@ -51,16 +51,21 @@ def rebuild(rows: Rows, rules: Rules, retention: timedelta) -> TimerIndex:
 
 
 class Desk:
-    """Decisions of one partition at one instant; ``now`` is None before the first tick, and then nothing is judged."""
+    """Decisions of one partition at one instant; ``now`` is None before the first tick, and then nothing is judged.
 
-    def __init__(self, rows: Rows, index: TimerIndex, setup: Setup, now: datetime | None) -> None:
+    ``rearmed``: what was looked at already in this run of due work; give it to all desks of the run.
+    """
+
+    def __init__(
+        self, rows: Rows, index: TimerIndex, setup: Setup, now: datetime | None, rearmed: set[str] | None = None
+    ) -> None:
         self._rows = rows
         self._index = index
         self._setup = setup
         self._now = now
         self._lines: dict[str, Line] = {}
         self._meters = MeterDesk(rows, index, setup, now)
-        self._rearmed: set[str] = set()
+        self._rearmed = set() if rearmed is None else rearmed
 
     # -- what arrives -------------------------------------------------------------------------------------------------
 
@@ -146,9 +151,10 @@ class Desk:
     def fire(self) -> list[Finding]:
         """Look at the line or meter that is due first: what is raised is returned, what it waits for is remembered."""
         assert self._now is not None
-        key = self._index.take(self._now)
-        if key is None:
+        taken = self._index.take(self._now)
+        if taken is None:
             return []
+        key, _ = taken
         kind, _, id = key.partition("/")
         if key.startswith(LINE):
             line, found = judge(self._line(id), self._now, self._setup.rules)

@@ -15,17 +15,19 @@ told it corrects it (``sim.active_again`` with ``correction``); anything older c
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 
 from streams.core.catalogue import CATALOGUE
+from streams.core.event_rules import DORMANT as DORMANT_RULE
+from streams.core.event_rules import EventRule
 from streams.core.events import Finding, Value
 from streams.core.graph import plain
 from streams.core.ids import event_id, instant_text
 from streams.core.objects import ServiceState
 from streams.core.rows import Kind
-from streams.core.usage.objects import About, DormancyRule, Sim, SimChange, UsageContext
+from streams.core.usage.objects import About, Sim, SimChange, UsageContext
 
 #: Of a SIM whose product has no rule of its own, when no rule without a product says otherwise.
 DEFAULT_DAYS = 30
@@ -96,11 +98,12 @@ class Line:
 
 
 class Rules:
-    """Days until a SIM is dormant, by product; compiled from the rules as they are."""
+    """Days until a SIM is dormant, by product; compiled from the event rules as they are."""
 
-    def __init__(self, rules: Mapping[str, DormancyRule] | None = None) -> None:
-        active = [rule for _, rule in sorted((rules or {}).items()) if rule.active]
-        self._days = {rule.product_id: rule.days for rule in active}
+    def __init__(self, rules: Iterable[EventRule] = ()) -> None:
+        # Of two rules for one product the last by name counts: any order would do, but it must be the same everywhere.
+        mine = sorted((rule for rule in rules if rule.type == DORMANT_RULE), key=lambda rule: rule.name)
+        self._days = {rule.product_id: rule.days if rule.active else None for rule in mine}
         self._days.setdefault(None, DEFAULT_DAYS)
         #: The shortest of them: a gap of less is no episode by any rule.
         self.shortest = min((days for days in self._days.values() if days is not None), default=DEFAULT_DAYS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 from streams.core.errors import Poison
@@ -209,7 +209,7 @@ def _expires_at(meter: Meter, row: MeterRow[Any], retention: timedelta) -> datet
     """When a week's worth of records can go, or a tally."""
     ends = [tally.end for tally in row.tallies if not _is_open(meter, row, tally)]
     if row.oldest is not None:
-        ends.append(datetime.combine(row.oldest + timedelta(days=1), datetime.min.time(), UTC))
+        ends.append(datetime.combine(row.oldest + timedelta(days=1), time.min, UTC))
     return min(ends) + retention + EXPIRY_EVERY if ends else None
 
 

@@ -261,7 +261,7 @@ def _carried(row: MeterRow[Bucket], period: Period) -> Decimal:
     for version in reversed(row.versions):
         into = version.terms.carried_into
         if into == period.starts_on or (into is None and version.terms.period.months is None):
-            return version.terms.carried_over
+            return version.terms.carried_over or Decimal(0)
     return Decimal(0)
 
 

@@ -76,13 +76,13 @@ class Bucket:
     unit: str
     period: PeriodRule
     tiers: tuple[Decimal, ...]
-    carried_over: Decimal = Decimal(0)
+    carried_over: Decimal | None = None
     carried_into: date | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.tiers) <= MAX_TIERS or any(tier <= 0 for tier in self.tiers):
             raise ValueError(f"bucket {self.id} needs 1 to {MAX_TIERS} tiers, each with an amount above zero")
-        if self.carried_over < 0:
+        if self.carried_over is not None and self.carried_over < 0:
             raise ValueError(f"carried_over of bucket {self.id} is {self.carried_over}; it must not be negative")
         if self.carried_over and self.carried_into is None and self.period.months is not None:
             raise ValueError(f"bucket {self.id} carries over: carried_into must say into which period")
@@ -234,20 +234,3 @@ class UsageContext:
     state: str | None = None
     previous_state: str | None = None
     product_id: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DormancyRule:
-    """After how many days without usage a SIM is dormant; by product, or for all that have no rule of their own.
-
-    ``days`` None: SIMs of this product are never called dormant.
-    """
-
-    name: str
-    product_id: str | None = None
-    days: int | None
-    active: bool = True
-
-    def __post_init__(self) -> None:
-        if self.days is not None and not 1 <= self.days <= 3650:
-            raise ValueError(f"days of rule {self.name} is {self.days}; it must be 1 to 3650, or null for never")
