@@ -84,6 +84,8 @@ MAX_RECORD_BYTES = 256 * 1024
 #: row that is refused at the end of a chunk would stop the worker. Under this size no record makes too large a row.
 SURELY_SMALL_BYTES = 16 * 1024
 
+_UNKNOWN = object()
+
 log = structlog.get_logger(__name__)
 
 
@@ -345,12 +347,15 @@ class _Desk:
             self._counts[name] += number
 
     def _row(self, decode: Callable[[bytes], ObjectRow[Any]], key: bytes) -> ObjectRow[Any] | None:
-        try:
-            return self._rows[key]
-        except KeyError:
+        found = self._rows.get(key, _UNKNOWN)
+        if found is _UNKNOWN:
             raw = self._batch.rows.get(key)
-            row = self._rows[key] = None if raw is None else decode(raw)
-            return row
+            found = self._rows[key] = None if raw is None else decode(raw)
+        return found  # type: ignore[return-value]
+
+    def row(self, kind: Kind, id: str) -> ObjectRow[Any] | None:
+        """The row of an object of this partition, as this chunk has made it."""
+        return self._row(self._events.row_decoders[kind], object_key(kind, id))
 
     def row(self, kind: Kind, id: str) -> ObjectRow[Any] | None:
         """The row of an object of this partition, as this chunk has made it."""

@@ -98,15 +98,25 @@ WORKERS = {
 }
 
 
-def build(settings: Settings, name: str, *, instance: str = "1", health_port: int | None = None) -> Runtime:
-    """A worker, ready to run; waits for registry and broker. Raises Misconfigured with the remedy."""
+def build(
+    settings: Settings,
+    name: str,
+    *,
+    instance: str = "1",
+    health_port: int | None = None,
+    codec: Codec | None = None,
+    group: str | None = None,
+    changelog: str | None = None,
+) -> Runtime:
+    """A worker, ready to run; waits for registry and broker. Raises Misconfigured with the remedy.
+
+    For benches, which run many of them: another ``group``, another ``changelog``, a ``codec`` without a registry.
+    """
     worker = WORKERS.get(name)
     if worker is None:
         raise Misconfigured(f"no worker called {name!r}; there are: {', '.join(WORKERS)}")
     manifest = Manifest.load()
-    registry = Registry(settings.schema_registry_url)
-    wait_for_registry(registry, REGISTRY_TIMEOUT_S, lambda text: log.warning("worker.waits_for_registry", what=text))
-    codec = Codec(registry)
+    codec = codec or _registry_codec(settings)
     catalogue = Catalogue(settings.kafka(), [_source(kind, codec) for kind in worker.catalogue])
     if worker.catalogue:
         patiently(catalogue.start)
@@ -121,6 +131,8 @@ def build(settings: Settings, name: str, *, instance: str = "1", health_port: in
         read_tick=partial(codec.decode, cls=Tick),
         stateful=manifest.groups[name].store,
         health_port=health_port,
+        group=group,
+        changelog=changelog,
     )
     ports = Ports(
         codec=codec,
@@ -134,6 +146,12 @@ def build(settings: Settings, name: str, *, instance: str = "1", health_port: in
     for attach in worker.attach:
         attach(runtime, ports)
     return runtime
+
+
+def _registry_codec(settings: Settings) -> Codec:
+    registry = Registry(settings.schema_registry_url)
+    wait_for_registry(registry, REGISTRY_TIMEOUT_S, lambda text: log.warning("worker.waits_for_registry", what=text))
+    return Codec(registry)
 
 
 def _queues(settings: Settings, manifest: Manifest) -> frozenset[str]:

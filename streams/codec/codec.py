@@ -17,6 +17,7 @@ from streams.codec.convert import from_datum, name_branches, to_datum
 from streams.codec.schemas import LocalSchemas, parse
 from streams.codec.shape import check_shape
 from streams.codec.subjects import subject_of
+from streams.codec.writer import compile_writer
 from streams.core.errors import Fatal, Poison
 from streams.ports import SchemaIds
 
@@ -70,21 +71,18 @@ class Codec:
         """``encode`` bound to a topic and a class. The registry is first asked when it is first called."""
         local = self.schemas.newest(self.schemas.name_of(cls))
         check_shape(cls, local)
-        schema, convert, prefix = local.parsed, to_datum(local.parsed), b""
+        write, prefix = compile_writer(local.parsed) or _fastavro_writer(local.parsed), b""
 
         def encode(obj: T) -> bytes:
             nonlocal prefix
             if not prefix:
                 prefix = self._prefix(topic, local.raw)
-            out = BytesIO()
-            out.write(prefix)
             try:
-                schemaless_writer(out, schema, convert(obj))
+                return prefix + write(obj)
             except Exception as error:
                 raise Fatal(
-                    f"a {local.name} for {topic} does not fit its schema: {error}; the object is {obj!r}"
+                    f"a {local.name} for {topic} does not fit its schema: {error!r}; the object is {obj!r}"
                 ) from error
-            return out.getvalue()
 
         return encode
 
@@ -143,6 +141,18 @@ class Codec:
             raise Poison("wrong_type", f"schema id {schema_id} is {writer.get('name')}, not {name}")
         # resolving a schema with itself costs half of the speed
         return writer, (None if writer == parsed else parsed)
+
+
+def _fastavro_writer(parsed: Parsed) -> Callable[[Any], bytes]:
+    """For every schema: by way of a datum."""
+    convert = to_datum(parsed)
+
+    def write(obj: Any) -> bytes:
+        out = BytesIO()
+        schemaless_writer(out, parsed, convert(obj))
+        return out.getvalue()
+
+    return write
 
 
 def _schema_id(value: bytes | None) -> int:

@@ -16,6 +16,9 @@ from typing import Generic, Protocol, TypeVar
 #: Ten years: more is a number of another field, and an instant derived from it would be out of every calendar.
 MAX_GRACE_DAYS = 3_650
 
+#: Ten years: more is a number of another field, and an instant derived from it would be out of every calendar.
+MAX_GRACE_DAYS = 3_650
+
 
 class Op(StrEnum):
     """What happened to the object."""

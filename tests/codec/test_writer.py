@@ -1,0 +1,94 @@
+"""The compiled writer against fastavro: the same bytes, and the same refusals."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from io import BytesIO
+from typing import Any
+
+import pytest
+from fastavro import schemaless_writer
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from streams.codec import LocalSchemas
+from streams.codec.convert import to_datum
+from streams.codec.writer import compile_writer
+from streams.core.events import Audience, Event
+
+SCHEMAS = LocalSchemas()
+PARSED = SCHEMAS.newest("curfew.events.Event").parsed
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_WRITE = compile_writer(PARSED)
+assert _WRITE is not None
+WRITE = _WRITE
+DATUM = to_datum(PARSED)
+
+
+def fastavro(event: Event) -> bytes:
+    out = BytesIO()
+    schemaless_writer(out, PARSED, DATUM(event))
+    return out.getvalue()
+
+
+def an_event(**changed: Any) -> Event:
+    fields: dict[str, Any] = {
+        "event_id": "e1", "type": "invoice.posted", "occurred_at": EPOCH, "subject_kind": "invoice",
+        "subject_id": "I1", "sequence": 3, "facts": {}, "parameters": {},
+    }  # fmt: skip
+    return Event(**{**fields, **changed})
+
+
+texts = st.text(max_size=90)
+values = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**63), 2**63 - 1),
+    texts,
+    st.sampled_from(list(Audience)),
+    st.decimals(allow_nan=False, allow_infinity=False, places=6, min_value=-(10**30), max_value=10**30),
+    st.dates(),
+    st.integers(-60_000_000_000_000_000, 250_000_000_000_000_000).map(lambda us: EPOCH + timedelta(microseconds=us)),
+)
+maps = st.dictionaries(texts, values, max_size=70)
+
+
+@given(maps, st.none() | maps, st.lists(texts, max_size=70), st.integers(-(2**63), 2**63 - 1), st.none() | texts)
+@example({"a": True, "b": 1, "c": Decimal("1.5"), "d": date(1969, 12, 31)}, None, [], -1, None)
+def test_the_bytes_are_those_of_fastavro(
+    facts: dict[str, Any], state: dict[str, Any] | None, missing: list[str], number: int, text: str | None
+) -> None:
+    """For every value that an event can have, of every size."""
+    event = an_event(
+        facts=facts, parameters=facts, previous=state, current=state, missing=tuple(missing), sequence=number,
+        account_id=text, traceparent=text,
+    )  # fmt: skip
+
+    assert WRITE(event) == fastavro(event)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"event_id": None},
+        {"sequence": 2**63},
+        {"facts": {"a": 2**63}},
+        {"facts": {"a": 1.5}},
+        {"facts": {"a": Decimal("1.1234567")}},
+        {"facts": {"a": ["b"]}},
+        {"occurred_at": "today"},
+    ],
+)
+def test_what_fastavro_refuses_is_refused(changed: dict[str, Any]) -> None:
+    """An event that does not fit must stop the worker, and not become bytes that nobody can read."""
+    with pytest.raises((AttributeError, KeyError, TypeError, ValueError, OverflowError)):
+        fastavro(an_event(**changed))
+    with pytest.raises((AttributeError, KeyError, TypeError, ValueError, OverflowError)):
+        WRITE(an_event(**changed))
+
+
+def test_schemas_with_other_types_are_left_to_fastavro() -> None:
+    """Records in records, e.g. the changes of objects."""
+    assert compile_writer(SCHEMAS.newest("curfew.billing.AccountChange").parsed) is None
+    assert compile_writer(SCHEMAS.newest("curfew.events.Finding").parsed) is not None
