@@ -18,6 +18,7 @@ import structlog
 from agents.contexts import Contexts
 from agents.invoice_timers import InvoiceTimers
 from agents.source_finder import Finder
+from agents.usage_contexts import UsageContexts
 from streams.codec import Codec
 from streams.codec.cloudevents import TRACEPARENT, event_headers
 from streams.codec.rows import encode_row, object_row_decoder, row_decoder
@@ -49,6 +50,7 @@ from streams.core.routing import Route, Router
 from streams.core.rows import CountRow, Kind, ObjectRow, count_key, follow, object_key
 from streams.core.sources import DataSource, SourceRow, extended, fitting
 from streams.core.subscription_filter import Acceptance, asked
+from streams.core.usage.objects import Bucket, BucketChange, Contract, ContractChange, Sim, SimChange
 from streams.filters import CelLanguage
 from streams.kafka.chunks import Batch, Record
 from streams.kafka.runtime import Runtime
@@ -70,6 +72,10 @@ FEEDS: Mapping[str, tuple[Kind, type[Any], type[Any]]] = {
     "billing.payment": (Kind.PAYMENT, PaymentChange, Payment),
     "billing.bill-run": (Kind.BILL_RUN, BillRunChange, BillRun),
     "billing.service-plan": (Kind.SERVICE_PLAN, ServicePlanChange, ServicePlan),
+    "billing.contract": (Kind.CONTRACT, ContractChange, Contract),
+    # Kept by service and by bucket in the usage worker, which sends their changes on to the account.
+    "usage.sims": (Kind.SIM, SimChange, Sim),
+    "usage.buckets": (Kind.BUCKET, BucketChange, Bucket),
 }
 
 #: A route may name a queue that is not there yet; so many seconds later it is looked for again.
@@ -83,6 +89,8 @@ MAX_RECORD_BYTES = 256 * 1024
 #: Rows spell out the names of fields, which Avro leaves out: one of many short entries is many times its record, and a
 #: row that is refused at the end of a chunk would stop the worker. Under this size no record makes too large a row.
 SURELY_SMALL_BYTES = 16 * 1024
+
+_UNKNOWN = object()
 
 log = structlog.get_logger(__name__)
 
@@ -192,7 +200,9 @@ class Events:
         self.row_decoders: dict[str, Callable[[bytes], ObjectRow[Any]]] = {
             feed.kind: feed.row for feed in self.feeds.values()
         }
+        self.row_decoders[Kind.SERVICE_SIM] = object_row_decoder(Sim)
         self.contexts = Contexts(codec, ports.partitions)
+        self.usage_contexts = UsageContexts(codec)
         self.timers = InvoiceTimers(codec, ports.catalogue, lambda batch: _Desk(self, batch), virtual=virtual)
         self.decode_finding = codec.decoder(Finding)
         self.encode_finding = codec.encoder(FINDINGS, Finding)
@@ -244,6 +254,7 @@ class _Desk:
         self._source_rows = Finder(events.router.sources, batch.rows, events.decode_source_row, events.catalogue)
         self._rows: dict[bytes, ObjectRow[Any] | None] = {}
         self._changed: dict[bytes, ObjectRow[Any]] = {}
+        self._links: dict[bytes, ObjectRow[Any]] = {}
         raw = batch.rows.get(count_key(batch.topic))
         self._known = CountRow(next_offset=0, counts={}) if raw is None else events.decode_counts(raw)
         self._counts: Counter[str] = Counter()
@@ -275,7 +286,11 @@ class _Desk:
                 self._changed[key] = had
             raise
         self._events.timers.follow(self._batch, self, feed.kind, before, row, change)
-        self._events.contexts.tell(self._batch, feed.kind, None if before is None else before.current, change)
+        known = None if before is None else before.current
+        self._events.contexts.tell(self._batch, feed.kind, known, change)
+        self._events.usage_contexts.tell(self._batch, feed.kind, known, change)
+        if feed.kind is Kind.SIM:
+            self._link(known, change)
         skipped = row.gaps - (0 if before is None else before.gaps)
         if skipped:
             self._count(record, f"gaps {feed.kind}", skipped)
@@ -331,20 +346,34 @@ class _Desk:
                 log.warning(
                     "events.revisions_missing", topic=self._batch.topic, partition=self._batch.partition, **gaps
                 )
-        for key, row in self._changed.items():
+        # Links first: they have no revision of their own, and would not come again with a SIM that is known.
+        for key, row in (*self._links.items(), *self._changed.items()):
             self._batch.rows.put(key, encode_row(row))
+
+    def _link(self, before: Sim | None, change: SimChange) -> None:
+        """Remember the SIM of a service: of several the one that was activated last."""
+        after, decode = change.current, self._events.row_decoders[Kind.SERVICE_SIM]
+        if before is not None and (after is None or after.service_id != before.service_id):
+            key = object_key(Kind.SERVICE_SIM, before.service_id)
+            row = self._row(decode, key)
+            if row is not None and row.current is not None and row.current.id == before.id:
+                self._rows[key] = self._links[key] = ObjectRow(revision=change.revision)
+        if after is not None:
+            key = object_key(Kind.SERVICE_SIM, after.service_id)
+            row = self._row(decode, key)
+            if row is None or row.current is None or row.current.id == after.id or _newer(after, row.current):
+                self._rows[key] = self._links[key] = ObjectRow(revision=change.revision, current=after)
 
     def _count(self, record: Record, name: str, number: int = 1) -> None:
         if record.offset >= self._known.next_offset:
             self._counts[name] += number
 
     def _row(self, decode: Callable[[bytes], ObjectRow[Any]], key: bytes) -> ObjectRow[Any] | None:
-        try:
-            return self._rows[key]
-        except KeyError:
+        found = self._rows.get(key, _UNKNOWN)
+        if found is _UNKNOWN:
             raw = self._batch.rows.get(key)
-            row = self._rows[key] = None if raw is None else decode(raw)
-            return row
+            found = self._rows[key] = None if raw is None else decode(raw)
+        return found  # type: ignore[return-value]
 
     def row(self, kind: Kind, id: str) -> ObjectRow[Any] | None:
         """The row of an object of this partition, as this chunk has made it."""
@@ -357,6 +386,12 @@ class _Desk:
             return self._source_rows(kind, id)
         row = self._row(self._events.row_decoders[kind], object_key(kind, id))
         return None if row is None else row.current
+
+
+def _newer(sim: Sim, other: Sim) -> bool:
+    if sim.activated_at is None or other.activated_at is None:
+        return sim.activated_at is not None
+    return (sim.activated_at, sim.id) > (other.activated_at, other.id)
 
 
 def totals(rows: Iterable[tuple[bytes, bytes]]) -> Counter[str]:

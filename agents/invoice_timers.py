@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from agents.timers import SLICE, SLICES_PER_BATCH, DueWork
 from streams.codec import Codec
 from streams.codec.rows import encode_row, row_decoder
-from streams.core.event_rules import EventRule
+from streams.core.event_rules import DELIVERED_PLUS, EventRule
 from streams.core.events import Finding
 from streams.core.invoice_due import InvoiceWork, Taken, derive, due, ids_of, pack, pin, timer_key, unpack
 from streams.core.invoice_events import finding
@@ -201,7 +201,8 @@ class InvoiceTimers:
         assert batch.now is not None  # is_ready
         held.version = version
         known = {taken.rule: taken for taken in held.row.rules}
-        active: list[EventRule] = [rule for rule in self._catalogue.all(RULE).values() if rule.active]
+        all_rules: list[EventRule] = list(self._catalogue.all(RULE).values())
+        active = [rule for rule in all_rules if rule.active and rule.type == DELIVERED_PLUS]
         rules = tuple(
             known.get(rule) or Taken(rule=rule, since=batch.now) for rule in sorted(active, key=lambda rule: rule.name)
         )

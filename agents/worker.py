@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Protocol
 
 import structlog
 
-from agents import delivery, dispatch, events, execution, hooks, orders, persistence, plan_changes, source_rows
+from agents import delivery, dispatch, events, execution, hooks, orders, persistence, plan_changes, source_rows, usage
 from agents.contexts import CONTEXTS
 from agents.source_feeds import SourceFeeds
 from streams.codec import Codec, Registry, wait_for_registry
@@ -52,6 +52,7 @@ class Ports:
     queues: Collection[str]
     partitions: int
     hooks: HookRegistry
+    usage_retention: timedelta
     clock: WallClock = field(default_factory=WallClock)
     store: BillingStore | None = None
 
@@ -83,6 +84,11 @@ WORKERS = {
         attach=(plan_changes.attach,),
         catalogue=("matrix_element",),
     ),
+    "usage": Worker(
+        about="decides about dormant SIMs, buckets that are used up and commitments that are not met",
+        attach=(usage.attach,),
+        catalogue=("event_rule",),
+    ),
     "execution": Worker(about="runs hooks and core logic, seals outcomes", attach=(execution.attach,)),
     "persistence": Worker(
         about="writes sealed outcomes into the billing store", attach=(persistence.attach,), billing_store=True
@@ -105,15 +111,25 @@ class Runs(Protocol):
         ...
 
 
-def build(settings: Settings, name: str, *, instance: str = "1", health_port: int | None = None) -> Runs:
-    """A worker, ready to run; waits for registry and broker. Raises Misconfigured with the remedy."""
+def build(
+    settings: Settings,
+    name: str,
+    *,
+    instance: str = "1",
+    health_port: int | None = None,
+    codec: Codec | None = None,
+    group: str | None = None,
+    changelog: str | None = None,
+) -> Runs:
+    """A worker, ready to run; waits for registry and broker. Raises Misconfigured with the remedy.
+
+    For benches, which run many of them: another ``group``, another ``changelog``, a ``codec`` without a registry.
+    """
     worker = WORKERS.get(name)
     if worker is None:
         raise Misconfigured(f"no worker called {name!r}; there are: {', '.join(WORKERS)}")
     manifest = Manifest.load()
-    registry = Registry(settings.schema_registry_url)
-    wait_for_registry(registry, REGISTRY_TIMEOUT_S, lambda text: log.warning("worker.waits_for_registry", what=text))
-    codec = Codec(registry)
+    codec = codec or _registry_codec(settings)
     catalogue = Catalogue(settings.kafka(), [_source(kind, codec) for kind in worker.catalogue])
     if worker.catalogue:
         patiently(catalogue.start)
@@ -132,6 +148,8 @@ def build(settings: Settings, name: str, *, instance: str = "1", health_port: in
         read_tick=partial(codec.decode, cls=Tick),
         stateful=manifest.groups[name].store,
         health_port=health_port,
+        group=group,
+        changelog=changelog,
     )
     ports = Ports(
         codec=codec,
@@ -139,11 +157,18 @@ def build(settings: Settings, name: str, *, instance: str = "1", health_port: in
         queues=LiveQueues(settings, manifest),
         partitions=manifest.topics[CONTEXTS].partitions,
         hooks=hooks.load(settings.hooks),
+        usage_retention=timedelta(days=settings.usage_retention_days),
         store=store,
     )
     for attach in worker.attach:
         attach(runtime, ports)
     return runtime
+
+
+def _registry_codec(settings: Settings) -> Codec:
+    registry = Registry(settings.schema_registry_url)
+    wait_for_registry(registry, REGISTRY_TIMEOUT_S, lambda text: log.warning("worker.waits_for_registry", what=text))
+    return Codec(registry)
 
 
 def _source(kind: str, codec: Codec) -> Source:

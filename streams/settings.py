@@ -71,6 +71,12 @@ class Settings(BaseSettings):
         description="hours before the deadline from which options, product, fees and tasks may be written; memberships "
         "go in at once; default both at once",
     )
+    usage_retention_days: int = Field(
+        default=62,
+        ge=1,
+        description="usage is counted for so long after its event time, and known again if it comes twice; longer than "
+        "a period and the grace of its contract",
+    )
     watchdog_webhook_url: str | None = Field(
         default=None, description="where watchdog and canary send notices: a URL that takes signed webhooks"
     )

@@ -45,11 +45,12 @@ class Task(msgspec.Struct, kw_only=True):
     records: int
     directory: str
     store: str = "rocksdb"
+    instance: str = "1"
 
 
-def say(records: int, seconds: float) -> None:
-    """Print the result past whatever took hold of ``sys.stdout`` (Faust's worker does)."""
-    os.write(1, json.dumps({"records": records, "seconds": seconds}).encode() + b"\n")
+def say(records: int, seconds: float, cpu: float | None = None) -> None:
+    """Print the result past whatever took hold of ``sys.stdout`` (Faust's worker does); ``cpu``: processor seconds."""
+    os.write(1, json.dumps({"records": records, "seconds": seconds, "cpu": cpu}).encode() + b"\n")
 
 
 def stream_confluent(task: Task) -> None:
@@ -122,9 +123,11 @@ def _run(task: Task, handle: Callable[[Any], None], began: Callable[[], float]) 
     runtime.agent("bench", topics=[task.source], handler=handle)
 
     async def watch() -> None:
-        while runtime.counters.records < task.records or not runtime.idle:  # noqa: ASYNC110
+        spent = 0.0
+        while runtime.counters.records < task.records or not runtime.idle:
+            spent = spent or (time.process_time() if runtime.counters.records else 0.0)
             await asyncio.sleep(0.001)  # outside of the hot path: an event would have to be set in it
-        say(runtime.counters.records, time.perf_counter() - began())
+        say(runtime.counters.records, time.perf_counter() - began(), time.process_time() - spent)
         runtime.stop()
 
     runtime.background(watch)
@@ -254,7 +257,15 @@ def recovery_faust(task: Task) -> None:
     _serve(app)
 
 
+def events_curfew(task: Task) -> None:
+    """The events worker as it is, see :mod:`agents.bench.events`."""
+    from agents.bench.events_worker import run
+
+    run(task)
+
+
 CONTENDERS: dict[str, Callable[[Task], None]] = {
+    "events-curfew": events_curfew,
     "stream-confluent": stream_confluent,
     "stream-curfew": stream_curfew,
     "stream-faust": stream_faust,

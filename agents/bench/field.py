@@ -36,6 +36,8 @@ class Field:
     directory: Path
     say: Callable[[str], None] = print
     rates: dict[str, list[float]] = field(default_factory=dict)
+    #: Processor time per record in microseconds, of the contenders that say so.
+    cpu_us: dict[str, list[float]] = field(default_factory=dict)
 
     def topic(self, name: str, **config: str) -> str:
         """Make a topic with a name of its own that ends with ``name``."""
@@ -47,21 +49,22 @@ class Field:
 
     def fill(self, topic: str, records: int) -> None:
         """Write the input records."""
-        self._produce((topic, *record.make(number), -1) for number in range(records))
+        self.produce((topic, *record.make(number), -1) for number in range(records))
 
     def fill_store(self, changelog: str) -> None:
         """Write the services' rows, each to the partition that its input records go to."""
         rows = (record.row(number) for number in range(record.SERVICES))
-        self._produce((changelog, key, value, partition_of(key, PARTITIONS)) for key, value in rows)
+        self.produce((changelog, key, value, partition_of(key, PARTITIONS)) for key, value in rows)
 
     def fill_changelog(self, changelog: str, rows: int) -> None:
         """Write ``rows`` rows of 100 bytes."""
         body = b"x" * 88
-        self._produce(
+        self.produce(
             (changelog, b"row%09d" % number, b"%012d" % number + body, number % PARTITIONS) for number in range(rows)
         )
 
-    def _produce(self, items: Iterator[tuple[str, bytes, bytes, int]]) -> None:
+    def produce(self, items: Iterator[tuple[str, bytes, bytes, int]]) -> None:
+        """Write (topic, key, value, partition) records; -1 lets the key decide."""
         producer = Producer({"bootstrap.servers": self.servers, **PRODUCER, "linger.ms": 20})
         for number, (topic, key, value, partition) in enumerate(items):
             producer.produce(topic, value, key, partition)
@@ -83,6 +86,8 @@ class Field:
         answer = msgspec.json.decode(lines[-1])
         rate = answer["records"] / answer["seconds"]
         self.rates.setdefault(label, []).append(rate)
+        if answer.get("cpu") is not None:
+            self.cpu_us.setdefault(label, []).append(answer["cpu"] / answer["records"] * 1e6)
         self.say(f"  {label:<32} {rate:>12,.0f} records/s   ({answer['records']:,} in {answer['seconds']:.1f} s)")
         return float(rate)
 

@@ -116,6 +116,31 @@ def tables(
 
 
 @app.command()
+def events(
+    rounds: Rounds = 3,
+    records: Annotated[int, typer.Option(min=1_000, help="object changes per round")] = 100_000,
+    seconds: Annotated[float, typer.Option(min=1.0, help="how long latency is measured")] = 20.0,
+    as_json: Json = False,
+) -> None:
+    """Object changes in, enriched events in their queue: the events worker as it is, with rows, changelog and commits.
+
+    Against `bench stream` in alternating rounds; the latency at half of the measured rate; and the processor time per
+    record of two workers against one. Always on an embedded Kafka. Example: curfew bench events --json
+    """
+    from agents.bench.events import Bench
+    from agents.bench.field import open_field
+
+    with open_field(None, _say) as field:
+        bench = Bench(field=field, records=records, say=_say)
+        bench.prepare()
+        for number in range(1, rounds + 1):
+            _say(f"round {number} of {rounds}")
+            bench.round()
+        bench.latency(seconds)
+        _show({**bench.report(), "rounds": rounds}, as_json)
+
+
+@app.command()
 def midnight(
     changes: Annotated[int, typer.Option(min=100, help="pending changes, all for one midnight")] = 1_000_000,
     minutes: Annotated[float, typer.Option(help="wall time from all being due to midnight")] = 30.0,

@@ -79,6 +79,8 @@ def show_rule(
     """
     import msgspec
 
+    from streams.core.event_rules import DORMANT
+
     rules = _live()
     rule = rules.get(name)
     if rule is None:
@@ -87,6 +89,12 @@ def show_rule(
         raise typer.Exit(Exit.USAGE)
     if style is TableOrJson.JSON:
         typer.echo(json.dumps(msgspec.to_builtins(rule), indent=2))
+        return
+    if rule.type == DORMANT:
+        sims = "all SIMs whose product has no rule" if rule.product_id is None else f"SIMs of product {rule.product_id}"
+        typer.echo(f"{rule.name}: {rule.type}, after {rule.days} days without usage, for {sims}")
+        if not rule.active:
+            typer.echo("it is not active, so they are never called dormant")
         return
     days = f"{rule.days} day{'' if rule.days == 1 else 's'} after" if rule.days else "on the day of"
     unpaid = " if a balance is left then" if rule.only_while_unpaid else ""

@@ -39,7 +39,7 @@ def event_headers(event: Event | Finding) -> Headers:
         ("ce_type", event.type.encode()),
         ("ce_source", SOURCE),
         ("ce_specversion", b"1.0"),
-        ("ce_time", event.occurred_at.astimezone(UTC).isoformat().replace("+00:00", "Z").encode()),
+        ("ce_time", f"{_in_utc(event.occurred_at).isoformat()[:-6]}Z".encode()),
         ("ce_subject", f"{event.subject_kind}/{event.subject_id}".encode()),
         ("content-type", CONTENT_TYPE),
     ]
@@ -47,6 +47,10 @@ def event_headers(event: Event | Finding) -> Headers:
     if traceparent is not None:
         headers.append((TRACEPARENT, traceparent.encode()))
     return headers
+
+
+def _in_utc(at: datetime) -> datetime:
+    return at if at.tzinfo is UTC else at.astimezone(UTC)
 
 
 def cloud_event(headers: Iterable[tuple[str, bytes | None]] | None) -> CloudEvent | None:

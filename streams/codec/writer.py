@@ -22,8 +22,8 @@ _MS = timedelta(milliseconds=1)
 _LONGS = range(-(2**63), 2**63)
 #: Names and states come again and again; a memo without a bound would keep every text that was ever sent.
 _MEMO = 8_192
-#: A text of this length is not likely to come again.
-_SHORT = 64
+#: Texts from this length on are not likely to come again; ids of events, which never do, have 36 characters.
+_SHORT, _NAME = 64, 32
 
 Write = Callable[[Any], bytes]
 
@@ -77,10 +77,21 @@ def _long(value: int) -> bytes:
 _BYTES = [bytes((number,)) for number in range(256)]
 
 
+_TEXTS: dict[str, bytes] = {}
+
+
 def _text(value: str) -> bytes:
+    found = _TEXTS.get(value)
+    if found is not None:
+        return found
     data = value.encode()
     size = len(data)
-    return (_BYTES[size << 1] if size < 64 else _long(size)) + data
+    written = (_BYTES[size << 1] if size < 64 else _long(size)) + data
+    if size < _NAME:
+        if len(_TEXTS) >= _MEMO:
+            _TEXTS.clear()
+        _TEXTS[value] = written
+    return written
 
 
 def _boolean(value: bool) -> bytes:
@@ -105,16 +116,7 @@ def _map(branches: list[Any]) -> Write | None:
         return None
     tags = {name: _BYTES[number << 1] for name, (number, _) in at.items()}
     decimal = at["bytes"][1]
-    keys: dict[str, bytes] = {}
-    known: dict[str, bytes] = {}
-
-    def text(value: str) -> bytes:
-        found = tags["string"] + _text(value)
-        if len(value) < _SHORT:
-            if len(known) >= _MEMO:
-                known.clear()
-            known[value] = found
-        return found
+    pairs: dict[tuple[str, str], bytes] = {}
 
     def amount(value: Decimal) -> bytes:
         out = BytesIO()
@@ -123,7 +125,7 @@ def _map(branches: list[Any]) -> Write | None:
 
     writers: dict[type, Write] = {
         type(None): lambda value: tags["null"],
-        str: text,
+        str: lambda value: tags["string"] + _text(value),
         bool: lambda value: tags["boolean"] + _boolean(value),
         int: lambda value: tags["long"] + _long(value),
         Decimal: amount,
@@ -131,25 +133,21 @@ def _map(branches: list[Any]) -> Write | None:
         datetime: lambda value: tags["record"] + _instant(value),
     }
 
+    def pair(key: str, value: Any) -> bytes:
+        kind = type(value)
+        written = _text(key) + (writers.get(kind) or writers[_base(kind)])(value)
+        if kind is str and len(value) < _SHORT:
+            if len(pairs) >= _MEMO:
+                pairs.clear()
+            pairs[key, value] = written
+        return written
+
     def write(values: dict[str, Any]) -> bytes:
         if not values:
             return b"\x00"
-        parts = [_long(len(values))]
-        add = parts.append
-        for key, value in values.items():
-            name = keys.get(key)
-            if name is None:
-                if len(keys) >= _MEMO:
-                    keys.clear()
-                name = keys[key] = _text(key)
-            add(name)
-            kind = type(value)
-            if kind is str:
-                add(known.get(value) or text(value))
-            else:
-                add((writers.get(kind) or writers[_base(kind)])(value))
-        add(b"\x00")
-        return b"".join(parts)
+        known = pairs.get
+        body = b"".join([known(item) or pair(*item) for item in values.items()])
+        return b"%b%b\x00" % (_long(len(values)), body)
 
     return write
 

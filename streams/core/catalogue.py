@@ -64,6 +64,9 @@ DEFAULTS: Mapping[str, tuple[str, ...]] = {
         "invoice.number",
     ),
     Kind.BILL_RUN: ("bill_run.billing_period", "bill_run.state", "bill_run.accounts", "bill_run.invoices"),
+    Kind.SIM: ("sim.id", "sim.msisdn", "service.name", "account.name", "product.name"),
+    Kind.BUCKET: ("bucket.name", "bucket.unit", "service.name", "account.name"),
+    Kind.CONTRACT: ("contract.name", "contract.measure", "contract.unit", "contract.currency", "account.name"),
     Kind.RATE_PLAN_CHANGE: (
         "rate_plan_change.effective_date",
         "service.name",
@@ -88,6 +91,35 @@ _DELIVERED_PLUS_FACTS = {
     "delivered_at": "the first delivery",
     "due_at": "the instant that the rule gives in the account's zone",
 }
+_DORMANCY_FACTS = {
+    "days": "after so many days without usage, the service active, a SIM of this product is dormant",
+    "silent_since": "the end of the last day with usage (UTC), or the activation; this is the episode's identity",
+    "dormant_at": "the UTC midnight at which the days were over",
+}
+_PERIOD_FACTS = {
+    "period_start": "the period's first instant",
+    "period_end": "the instant at which it ends",
+    "period_starts_on": "its first date in the zone of the object",
+    "period_ends_on": "the date on which it ends, exclusive",
+    "late": "true when it is found after the period was over (after its grace, for a contract)",
+}
+_THRESHOLD_FACTS = {
+    "tier": "number of the tier, from 1",
+    "tiers": "how many there are",
+    "tier_amount": "the amount of this tier",
+    "threshold": "what had to be used: what was carried over, and all tiers up to this one",
+    "used": "what has been used in the period",
+    "usage_id": "the usage record; null when a change of the bucket is the cause",
+    **_PERIOD_FACTS,
+}
+_COMMIT_FACTS = {
+    "tier": "number of the commit tier, from 1",
+    "tier_name": "its name, if it has one",
+    "commit": "what was committed to",
+    "measured": "what was measured, as contract.measure says",
+    "shortfall": "commit less measured; zero when it is met",
+    **_PERIOD_FACTS,
+}
 
 
 def _raised(
@@ -109,12 +141,7 @@ def _raised(
     )
 
 
-def _later(type: str, kind: str, audience: Audience, about: str, facts: Mapping[str, str] | None = None) -> EventType:
-    defaults = DEFAULTS.get(kind, ())
-    return EventType(type=type, kind=kind, audience=audience, about=about, facts=facts or {}, defaults=defaults)
-
-
-#: Kinds whose create, update and delete can be registered; the ones after the comma are not fed yet.
+#: Kinds whose create, update and delete can be registered.
 _CHANGING = (
     Kind.ACCOUNT,
     Kind.SERVICE,
@@ -125,12 +152,14 @@ _CHANGING = (
     Kind.PAYMENT,
     Kind.BILL_RUN,
     Kind.SERVICE_PLAN,
+    Kind.SIM,
+    Kind.BUCKET,
+    Kind.CONTRACT,
 )
-_CHANGING_LATER = ("contract", "sim", "bucket")
 
 
 def _object_changes() -> Iterator[EventType]:
-    for kind in (*_CHANGING, *_CHANGING_LATER):
+    for kind in _CHANGING:
         for op in ("created", "updated", "deleted"):
             yield EventType(
                 type=f"{kind}.{op}",
@@ -138,7 +167,7 @@ def _object_changes() -> Iterator[EventType]:
                 audience=INTERNAL,
                 about=f"{op}; raised only if a route names this type exactly",
                 defaults=DEFAULTS.get(kind, ()),
-                raised=kind in _CHANGING,
+                raised=True,
                 registered=True,
             )
 
@@ -208,10 +237,45 @@ _TYPES = (
     ),
     _raised("refund.processed", Kind.REFUND, CUSTOMER, "the state of a refund becomes Processed", _FROM_TO),
     _raised("credit.processed", Kind.CREDIT, CUSTOMER, "the state of a credit becomes Processed", _FROM_TO),
-    _later("contract.under_commit", "contract", CUSTOMER, "a period closed below a commit tier, with the shortfall"),
-    _later("sim.dormant", "sim", CUSTOMER, "an active service without usage for N days; once per episode"),
-    _later("sim.active_again", "sim", CUSTOMER, "the first usage after dormancy, or late usage that corrects it"),
-    _later("usage.threshold_exceeded", "bucket", CUSTOMER, "a tier of a bucket is used up; one per tier and period"),
+    _raised(
+        "contract.under_commit",
+        Kind.CONTRACT,
+        CUSTOMER,
+        "a period closed below a commit tier, with the shortfall; one per tier and period",
+        _COMMIT_FACTS,
+    ),
+    _raised(
+        "contract.commit_met",
+        Kind.CONTRACT,
+        CUSTOMER,
+        "late usage has met a commit tier that was told as missed: a correction of contract.under_commit",
+        _COMMIT_FACTS,
+    ),
+    _raised(
+        "sim.dormant",
+        Kind.SIM,
+        CUSTOMER,
+        "no usage for N days in which the service was active; once per episode",
+        _DORMANCY_FACTS,
+    ),
+    _raised(
+        "sim.active_again",
+        Kind.SIM,
+        CUSTOMER,
+        "the first usage after dormancy, or late usage that corrects it",
+        {
+            **_DORMANCY_FACTS,
+            "usage_at": "the usage that ended it",
+            "correction": "true for late usage, of before dormant_at: it had not been dormant",
+        },
+    ),
+    _raised(
+        "usage.threshold_exceeded",
+        Kind.BUCKET,
+        CUSTOMER,
+        "a tier of a bucket is used up; one per tier and period, in order",
+        _THRESHOLD_FACTS,
+    ),
     _raised(
         "account_package.changed",
         Kind.PACKAGE,

@@ -36,6 +36,7 @@ from streams.core.objects import (
     ServicePlanChange,
 )
 from streams.core.rows import Kind
+from streams.core.usage.objects import BucketChange, ContractChange, SimChange
 
 #: A plan change becomes effective once, and an invoice is delivered for the first time once, whatever revision of the
 #: object says so: their ids must not depend on a repetition.
@@ -176,10 +177,14 @@ DETECTORS: Mapping[Kind, tuple[Detector, ...]] = {
     Kind.PAYMENT: (payment_processed, payment_failed),
     Kind.BILL_RUN: (bill_run_started, bill_run_completed),
     Kind.SERVICE_PLAN: (rate_plan_change_effective,),
+    # What usage means is decided where usage is, in the usage worker.
+    Kind.SIM: (),
+    Kind.BUCKET: (),
+    Kind.CONTRACT: (),
 }
 
 #: The kind of object that a class of changes is about.
-KINDS: Mapping[type[AnyChange], Kind] = {
+KINDS: Mapping[type[Any], Kind] = {
     AccountChange: Kind.ACCOUNT,
     ServiceChange: Kind.SERVICE,
     PackageChange: Kind.PACKAGE,
@@ -189,6 +194,9 @@ KINDS: Mapping[type[AnyChange], Kind] = {
     PaymentChange: Kind.PAYMENT,
     BillRunChange: Kind.BILL_RUN,
     ServicePlanChange: Kind.SERVICE_PLAN,
+    SimChange: Kind.SIM,
+    BucketChange: Kind.BUCKET,
+    ContractChange: Kind.CONTRACT,
 }
 
 

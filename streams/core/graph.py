@@ -7,10 +7,12 @@ parameter: that is why ``service.name`` exists on a service's event and not on a
 from __future__ import annotations
 
 import types
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import date, datetime
 from decimal import Decimal
+from functools import cache
+from operator import attrgetter
 from typing import Any, get_args, get_origin, get_type_hints
 
 from streams.core.objects import (
@@ -27,6 +29,7 @@ from streams.core.objects import (
     ServicePlan,
 )
 from streams.core.rows import Kind
+from streams.core.usage.objects import Bucket, Contract, Sim
 
 #: Names of the types that a plain field can have, as people and schemas know them.
 TYPE_NAMES: Mapping[type, str] = {
@@ -44,13 +47,15 @@ class Relation:
     """``field`` of the object holds the id of a ``kind``; ``name`` is how parameters call it.
 
     What an ``only_itself`` relation leads to is not followed further, since its name would be ambiguous: of which of
-    two rate plans is it the product?
+    two rate plans is it the product? ``row``: the kind of row in which the object is found by that id, if it is another
+    (the SIM of a service is looked up by the service's id).
     """
 
     name: str
     kind: str
     field: str
     only_itself: bool = False
+    row: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +82,19 @@ def plain_fields(cls: type[Any]) -> dict[str, str]:
     hints = get_type_hints(cls)
     found = {field.name: _type_name(hints[field.name]) for field in fields(cls)}
     return {name: type_name for name, type_name in found.items() if type_name is not None}
+
+
+def plain(kind: str, subject: object) -> dict[str, Any]:
+    """The plain fields of an object, as findings carry them."""
+    names, read = _reader(kind)
+    return dict(zip(names, read(subject), strict=True))
+
+
+@cache
+def _reader(kind: str) -> tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...]]]:
+    # An attrgetter reads all fields in one call; asking for each by name was the dearest line of an event.
+    names = tuple(GRAPH[kind].fields)
+    return names, attrgetter(*names)
 
 
 def _type_name(hint: Any) -> str | None:
@@ -118,7 +136,12 @@ _KINDS = (
         about="a service",
         fields=plain_fields(Service),
         # service_plan before package: the product of a service is the one it is rated by
-        relations=(_ACCOUNT, _to(Kind.SERVICE_PLAN, "id"), _to(Kind.PACKAGE)),
+        relations=(
+            _ACCOUNT,
+            _to(Kind.SERVICE_PLAN, "id"),
+            _to(Kind.PACKAGE),
+            Relation(name=Kind.SIM, kind=Kind.SIM, field="id", row=Kind.SERVICE_SIM),
+        ),
     ),
     ObjectKind(
         kind=Kind.SERVICE_PLAN,
@@ -155,6 +178,24 @@ _KINDS = (
         about="a payment",
         fields=plain_fields(Payment),
         relations=(_ACCOUNT, _to(Kind.INVOICE)),
+    ),
+    ObjectKind(
+        kind=Kind.SIM,
+        about="a SIM of a service",
+        fields=plain_fields(Sim),
+        relations=(_to(Kind.SERVICE), _ACCOUNT),
+    ),
+    ObjectKind(
+        kind=Kind.BUCKET,
+        about="a bucket of usage, of one service or pooled over an account; a pooled one reaches no single service",
+        fields=plain_fields(Bucket),
+        relations=(_to(Kind.SERVICE), _ACCOUNT),
+    ),
+    ObjectKind(
+        kind=Kind.CONTRACT,
+        about="a contract of an account",
+        fields=plain_fields(Contract),
+        relations=(_ACCOUNT,),
     ),
     ObjectKind(
         kind=Kind.BILL_RUN,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 #: Ten years: more is a number of another field, and an instant derived from it would be out of every calendar.
 MAX_GRACE_DAYS = 3_650
@@ -261,7 +261,16 @@ class RatePlan:
 
 
 BillingObject = Account | Service | Package | Invoice | Refund | Credit | Payment | BillRun | ServicePlan
-X = TypeVar("X", Account, Service, Package, Invoice, Refund, Credit, Payment, BillRun, ServicePlan)
+
+
+class Identified(Protocol):
+    """Whatever has changes: an object with an id."""
+
+    @property
+    def id(self) -> str: ...
+
+
+X = TypeVar("X", bound=Identified)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

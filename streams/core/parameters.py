@@ -103,7 +103,7 @@ def compile_plan(kind: str, names: Iterable[str], graph: Graph = GRAPH) -> Plan:
             source, way = slots[way], (*way, relation.name)
             if way not in slots:
                 slots[way] = len(slots)
-                loads.append(Load(source=source, field=relation.field, kind=relation.kind))
+                loads.append(Load(source=source, field=relation.field, kind=relation.row or relation.kind))
         reads.append((name, slots[way], field))
     return Plan(loads=tuple(loads), reads=tuple(reads))
 

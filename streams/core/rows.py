@@ -25,6 +25,11 @@ class Kind(StrEnum):
     PAYMENT = "payment"
     BILL_RUN = "bill_run"
     SERVICE_PLAN = "service_plan"
+    SIM = "sim"
+    BUCKET = "bucket"
+    CONTRACT = "contract"
+    #: Not an object of its own: the SIM of a service, by the service's id.
+    SERVICE_SIM = "service_sim"
     # Below: not in the store of a partition, but read whole from the catalogue, or only a subject of events.
     PRODUCT = "product"
     RATE_PLAN = "rate_plan"

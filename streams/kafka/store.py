@@ -28,6 +28,7 @@ WRITE_BUFFERS = 2
 #: RocksDB keeps a file per 4 MiB flushed; without a bound a large store meets the limit of open files.
 MAX_OPEN_FILES = 256
 
+_ABSENT = object()
 _STAMP_KEY = b"\x00stamp"
 _FIRST_ROW = b"\x01"
 #: A row this near to Kafka's limit for one record would be refused when the changelog is written.
@@ -227,10 +228,8 @@ class Overlay:
         self._writes.clear()
 
     def get(self, key: bytes) -> bytes | None:
-        try:
-            return self._writes[key]
-        except KeyError:
-            return self._store.get(key)
+        found = self._writes.get(key, _ABSENT)  # most keys are not here, and an exception for each would cost more
+        return self._store.get(key) if found is _ABSENT else found  # type: ignore[return-value]
 
     def put(self, key: bytes, value: bytes) -> None:
         """Raises :class:`streams.core.errors.Poison` (``too_large``) for a row that the changelog would refuse."""

@@ -88,11 +88,16 @@ def test_an_unknown_event_type_is_refused_with_near_ones() -> None:
     assert "did you mean service.state_transitioned" in problem
 
 
-def test_an_object_that_is_not_fed_yet_gives_no_parameter() -> None:
-    """The catalogue lists events whose objects come later; nobody may subscribe to their fields before."""
-    [problem] = check("sim.dormant", ["sim.id"])
+def test_an_event_about_usage_reaches_its_service_and_account_and_a_service_its_sim() -> None:
+    """SIM → service → account; a service's SIM is looked up by the service; a contract has an account only."""
+    assert check("sim.dormant", ["sim.id", "service.name", "account.name", "product.name"]) == []
+    assert check("usage.threshold_exceeded", ["bucket.unit", "service.name", "account.zone"]) == []
+    assert check("service.state_transitioned", ["sim.msisdn"]) == []
+    [problem] = check("contract.under_commit", ["service.name"])
 
-    assert "sim objects do not reach Curfew yet" in problem
+    assert "It reaches contract, account" in problem
+    [load] = compile_plan(Kind.SERVICE, ["sim.id"]).loads
+    assert (load.kind, load.field) == (Kind.SERVICE_SIM, "id")
 
 
 def test_a_row_that_is_not_there_yet_is_missing_and_not_a_crash() -> None:

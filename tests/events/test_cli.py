@@ -58,14 +58,15 @@ def test_the_list_has_every_type() -> None:
     assert by_type.keys() == CATALOGUE.keys()
     assert by_type["bill_run.completed"]["reaches"] == ["bill_run"]
     assert by_type["invoice.posted"]["parameters"]["invoice.amount"] == "decimal"
-    assert by_type["sim.dormant"]["raised"] == "not yet"
+    assert by_type["sim.dormant"]["reaches"][:3] == ["sim", "service", "account"]
+    assert {row["raised"] for row in listed} == {"always", "when registered"}
 
 
 def test_one_type_is_shown_with_what_it_reaches() -> None:
     """For people: object, facts, parameters."""
     shown = run(events.app, "show", "service.state_transitioned").output
 
-    assert "reaches service, account, service_plan, package, rate_plan, product" in shown
+    assert "reaches service, account, service_plan, package, sim, rate_plan, product" in shown
     assert "account.currency" in shown
 
 

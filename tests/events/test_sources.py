@@ -170,7 +170,7 @@ REFUSED = [
     ({"name": "to_rate_plan"}, "is an object of the graph already"),
     ({"name": "facts"}, "is a word of filters"),
     ({"name": "CRM"}, "use small letters"),
-    ({"object": "acount"}, "'acount' is no object of the graph (did you mean account?)"),
+    ({"object": "acount"}, "'acount' is no object of the graph (did you mean account or"),
     ({"key": "currencies"}, "account has no field 'currencies' (did you mean currency?)"),
     ({"key": "billing_day"}, "account.billing_day is a long"),
     ({"fields": {}}, "fields is empty"),

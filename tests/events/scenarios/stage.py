@@ -35,7 +35,10 @@ FAR = timedelta(days=4_000)
 #: A worker starts in a few seconds, on a machine that is busy in a minute.
 TIMEOUT_SECONDS = 240.0
 #: What the worker writes; making all topics of the manifest would take longer than the play.
-NEEDED = ("plan-change.contexts", "plan-change.validated", "dead-letters.events", CHANGELOG)
+NEEDED = (
+    *("plan-change.contexts", "plan-change.validated", "usage.contexts", "usage.contracts"),
+    *("dead-letters.events", CHANGELOG),
+)
 PRODUCTS = (Product(id="fibre", name="Fibre"), Product(id="mobile", name="Mobile"))
 RATE_PLANS = (
     RatePlan(id="basic", product_id="fibre", name="Basic 50"),

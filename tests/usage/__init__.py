@@ -1,0 +1,1 @@
+"""Tests of the usage worker and of what it decides."""
