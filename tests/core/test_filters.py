@@ -14,7 +14,8 @@ from streams.core.catalogue import CATALOGUE
 from streams.core.events import Value
 from streams.core.facts import fact_type
 from streams.core.filters import InvalidFilter, Unfit, variables
-from streams.filters import MAX_LENGTH, CelLanguage
+from streams.filters import CelLanguage
+from streams.filters.cel import MAX_LENGTH
 
 LANGUAGE = CelLanguage()
 VARIABLES = {

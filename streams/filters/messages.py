@@ -1,0 +1,70 @@
+"""What people read when a filter is refused: the library's complaint, with the place, in our words, and near names."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from streams.filters.tokens import FUNCTIONS, Token, names_in, unspoken
+
+_ERROR: Final = re.compile(r"ERROR: <input>:(\d+):(\d+): (.*)")
+#: The library's words, and ours.
+_WORDING: Final[Sequence[tuple[str, str]]] = (
+    (r"wrapper\((\w+)\)", r"\1"),
+    (r"\bdouble\b", "decimal"),
+    (r"\bint\b", "long"),
+    (r"\bbool\b", "boolean"),
+    (r" \(in container ''\)", ""),
+)
+
+
+def explain(expression: str, error: str, tokens: Sequence[Token], types: Mapping[str, str]) -> str:
+    """The library's first complaint, with the place, in our words, and with the nearest names."""
+    found = _ERROR.search(error)
+    if found is None:
+        return f"{expression!r}: {error.partition('[')[0].strip()}; make it simpler"
+    lines = expression.split("\n")
+    offset = sum(len(line) + 1 for line in lines[: int(found[1]) - 1]) + int(found[2]) - 1
+    text = found[3].removesuffix("[INVALID_ARGUMENT]").strip()
+    unknown = re.match(r"undeclared reference to '([^']+)'", text)
+    if unknown is not None:
+        name = unspoken(unknown[1])
+        start = next(
+            (t.start for t in tokens if t.kind == "name" and t.start <= offset <= t.start + len(t.text)), offset
+        )
+        if re.match(r"[\w\s.]*\(", expression[start:]):
+            return at(expression, start, f"there is no function {name}; there are {', '.join(FUNCTIONS)}")
+        return at(expression, start, _unknown(name, tokens, offset, types))
+    mismatch = re.match(r"found no matching overload for '([^']+)' applied to '(.*)'", text)
+    if mismatch is not None:
+        sides = mismatch[2]
+        for pattern, ours in _WORDING:
+            sides = re.sub(pattern, ours, sides)
+        return at(expression, offset, f"{mismatch[1].strip('_@')} cannot be used on {sides}")
+    return at(expression, offset, unspoken(text.partition(", expecting")[0].partition(" expecting {")[0]))
+
+
+def _unknown(name: str, tokens: Sequence[Token], offset: int, types: Mapping[str, str]) -> str:
+    if not re.fullmatch(r"[\w.]+", name) or name in ("_+_", "_-_", "_*_", "_/_", "_%_", "-_", "_[_]"):
+        return f"there is no {name.strip('_')} here: a filter compares, it does not calculate"
+    whole = next((path for t in tokens for path in names_in([t]) if t.start <= offset <= t.start + len(t.text)), name)
+    near = _nearest(whole, types)
+    return f"there is no {whole}" + (
+        f" (did you mean {' or '.join(near)}?)" if near else f"; there are {', '.join(types)}"
+    )
+
+
+def _nearest(name: str, types: Mapping[str, str]) -> list[str]:
+    near = difflib.get_close_matches(name, list(types), n=3, cutoff=0.5)
+    same = [other for other in types if other.partition(".")[2] == name.partition(".")[2]]
+    head = [other for other in types if other.partition(".")[0] == name.partition(".")[0]]
+    return list(dict.fromkeys([*near, *same, *head]))[:5]
+
+
+def at(expression: str, offset: int, problem: str) -> str:
+    line = expression.count("\n", 0, offset) + 1
+    column = offset - (expression.rfind("\n", 0, offset) + 1) + 1
+    place = f"column {column}" if "\n" not in expression else f"line {line}, column {column}"
+    return f"{place} of {expression!r}: {problem}"
