@@ -1,9 +1,9 @@
-"""Where the midnight bench runs: a Kafka and registry of its own, the billing store, and workers as real processes."""
+"""Where benches of whole workers run: an own Kafka and registry, the billing store, and workers as real processes."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -33,8 +33,9 @@ LEFT_BEHIND = ("workers", "logs", "billing.sqlite*", "persist-*.sqlite*")
 class Ground:
     """A directory and the processes in it. :meth:`close` ends whatever was started."""
 
-    def __init__(self, directory: Path, report: Callable[[str], None]) -> None:
+    def __init__(self, directory: Path, report: Callable[[str], None], workers: Sequence[str] = WORKERS) -> None:
         self.directory = directory.absolute()
+        self.workers = workers
         self.manifest = Manifest.load()
         self.supervisor = Supervisor(log_dir=self.directory / "logs")
         #: Name of a process → the most memory (MiB, resident) that it ever had, over its restarts.
@@ -83,7 +84,7 @@ class Ground:
 
     def start_workers(self) -> None:
         """One process of each."""
-        for name in WORKERS:
+        for name in self.workers:
             self.supervisor.add(name, "worker", name)
             self._note(name)
 
