@@ -1,9 +1,9 @@
-"""Where the midnight bench runs: a Kafka and registry of its own, the billing store, and workers as real processes."""
+"""Where benches of whole workers run: an own Kafka and registry, the billing store, and workers as real processes."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
@@ -24,8 +24,9 @@ WORKERS = ("plan-changes", "execution", "persistence")
 class Ground(Site):
     """The bench's site: only the workers that take part, and what they cost."""
 
-    def __init__(self, directory: Path, report: Callable[[str], None]) -> None:
+    def __init__(self, directory: Path, report: Callable[[str], None], workers: Sequence[str] = WORKERS) -> None:
         super().__init__(directory, "bench", Manifest.load(), report, left_behind=["persist-*.sqlite*"])
+        self.workers = workers
         #: Name of a process → the most memory (MiB, resident) that it ever had, over its restarts.
         self.peak_mib: dict[str, float] = {}
 
@@ -39,7 +40,7 @@ class Ground(Site):
 
     def start_workers(self) -> None:
         """One process of each."""
-        for name in WORKERS:
+        for name in self.workers:
             self.add(name, "worker", name)
 
     def kill(self, name: str) -> None:

@@ -1,4 +1,4 @@
-"""``curfew bench``: throughput and recovery against peers in the same run; and a million changes for one midnight."""
+"""``curfew bench``: throughput and recovery against peers; a million changes for one midnight; a million SIMs."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
@@ -157,6 +158,52 @@ def midnight(
     """
     from agents.bench.ground import Ground
     from agents.bench.midnight import Midnight, Options
+
+    options = Options(changes=changes, minutes=minutes)
+    _on_ground(
+        lambda ground: Midnight(options=options, ground=ground, say=_say).run(),
+        lambda directory: Ground(directory, _say),
+        data_dir, keep=keep, as_json=as_json,
+    )  # fmt: skip
+
+
+@app.command()
+def dormancy(
+    sims: Annotated[int, typer.Option(min=100, help="SIMs, each of a service of its own")] = 1_000_000,
+    usages: Annotated[int, typer.Option(min=100, help="usage records over ninety days, some late, some of one day")] = (
+        5_000_000
+    ),
+    keep: Annotated[bool, typer.Option("--keep", help="leave data and logs where they are")] = False,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="where they are; default bench/ in the data directory", file_okay=False)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """A million SIMs and five million usage records: every dormancy event, compared with a count day by day.
+
+    On an embedded Kafka with fresh data, with a real usage worker. Exits with 1 if an event is missing, wrong or told
+    twice, or if a SIM is written more than once for a day. Example: curfew bench dormancy --sims 50000 --usages 250000
+    """
+    from agents.bench.dormancy import WORKER, Dormancy, Options
+    from agents.bench.ground import Ground
+
+    options = Options(sims=sims, usages=usages)
+    _on_ground(
+        lambda ground: Dormancy(options=options, ground=ground, say=_say).run(),
+        lambda directory: Ground(directory, _say, workers=(WORKER,)),
+        data_dir, keep=keep, as_json=as_json,
+    )  # fmt: skip
+
+
+def _on_ground(
+    run: Callable[[Any], dict[str, Any]],
+    make: Callable[[Path], Any],
+    data_dir: Path | None,
+    *,
+    keep: bool,
+    as_json: bool,
+) -> None:
+    """Run a bench of whole workers, show its report, leave nothing behind; exits with 1 when it does not hold."""
     from agents.cli.problems import explain
     from streams.telemetry import configure_logging
 
@@ -164,11 +211,11 @@ def midnight(
         signal.signal(number, _interrupt)
     configure_logging(Settings(log_level="error"), app="bench")  # what matters is on the screen and in the logs
     directory = data_dir or Settings().data_dir / "bench"
-    ground = Ground(directory, _say)
+    ground = make(directory)
     failure: Exception | None = None
     report: dict[str, Any] = {}
     try:
-        report = Midnight(options=Options(changes=changes, minutes=minutes), ground=ground, say=_say).run()
+        report = run(ground)
     except Exception as error:
         failure = error
     finally:

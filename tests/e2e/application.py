@@ -54,7 +54,7 @@ from tests.support.kafka_io import TIMEOUT_SECONDS, wait_until
 QUEUE = "customer-events"
 #: What a worker says that ends because another one of its name has joined.
 FENCED = "another worker has joined as"
-#: Six workers import, join and recover on two shared cores.
+#: Seven workers import, join and recover on two shared cores.
 START_TIMEOUT_SECONDS = 120.0
 
 ROUTES = """
