@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -68,11 +69,12 @@ class PartitionLag:
     inferred: bool
     complete: float
     window: tuple[Commit, ...]
-    lags: tuple[int, ...]
+    lags: Sequence[int]
 
 
 class Track:
-    """One partition of one group. Tell it every commit (or what a question for the offset has found), then look."""
+    """One partition of one group. Tell it every commit (or what a question for the offset has found), then
+    :meth:`remember` and :meth:`look`."""
 
     __slots__ = ("_epoch", "committed", "committed_at_ms", "inferred", "lags", "window")
 
@@ -92,6 +94,16 @@ class Track:
         if self.committed_at_ms is None or at_ms >= self.committed_at_ms:
             self.committed, self.committed_at_ms = offset, at_ms
 
+    def remember(self, ends: Ends) -> None:
+        """Keep the lag of this look for the sparkline; once for each look."""
+        self.lags.append(self.lag(ends))
+        if len(self.lags) > LOOKS:
+            del self.lags[0]
+
+    def lag(self, ends: Ends) -> int:
+        """Offsets up to the end. A topic that was deleted and made again can end before the committed one."""
+        return max(0, ends.end - (ends.start if self.committed is None else self.committed))
+
     def unread(self, ends: Ends) -> int:
         """Offsets that could hold something to read."""
         return max(0, ends.readable - (ends.start if self.committed is None else self.committed))
@@ -109,8 +121,6 @@ class Track:
     ) -> PartitionLag:
         """What is to be said now. ``first``: the first unread record, None where nobody has read it."""
         committed = ends.start if self.committed is None else self.committed
-        # A topic that was deleted and made again can end before the committed offset.
-        lag = max(0, ends.end - committed)
         unread = 0 if first is not None and first.at_ms is None else self.unread(ends)
         waited_ms = self._waited_ms(ends, committed, now_ms, first)
         if self.inferred:
@@ -124,7 +134,6 @@ class Track:
                 waited_ms=waited_ms,
                 limits=limits,
             )
-        self._remember(lag)
         return PartitionLag(
             topic=topic,
             partition=partition,
@@ -132,20 +141,15 @@ class Track:
             committed_at_ms=None if self.inferred else self.committed_at_ms,
             start=ends.start,
             end=ends.end,
-            lag=lag,
+            lag=self.lag(ends),
             time_lag_s=_time_lag_s(ends, committed, now_ms, unread, first),
             exact=unread == 0 or first is not None,
             status=status,
             inferred=self.inferred,
             complete=self.window.complete,
             window=tuple(self.window.commits),
-            lags=tuple(self.lags),
+            lags=self.lags[:],
         )
-
-    def _remember(self, lag: int) -> None:
-        self.lags.append(lag)
-        if len(self.lags) > LOOKS:
-            del self.lags[0]
 
     @staticmethod
     def _waited_ms(ends: Ends, committed: int, now_ms: int, first: FirstUnread | None) -> int | None:
@@ -167,7 +171,7 @@ def _time_lag_s(ends: Ends, committed: int, now_ms: int, unread: int, first: Fir
     return None if lag_ms is None else lag_ms / 1000
 
 
-def trend(lags: tuple[int, ...], times_ms: tuple[int, ...]) -> float | None:
+def trend(lags: Sequence[int], times_ms: Sequence[int]) -> float | None:
     """Records per second by which the lag grows (negative: falls), over the looks of :data:`TREND_MS`; None at first.
 
     ``times_ms`` are the instants of the newest looks, at least as many as ``lags``.
