@@ -51,10 +51,6 @@ class GroupLag:
         """The greatest of the partitions'; None where it is not known of any that is behind."""
         return max((one.time_lag_s for one in self.partitions if one.time_lag_s is not None), default=None)
 
-    def owner(self, place: Place) -> Member | None:
-        """Who reads this partition now."""
-        return next((one for one in self.members or () if place in one.places), None)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartitionState:

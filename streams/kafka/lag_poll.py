@@ -327,16 +327,14 @@ def _question(topic: str, partition: int, track: Track, ends: Ends) -> Question:
 
 
 def by_name(wanted: Iterable[str], unwanted: Iterable[str] = ()) -> Callable[[str], bool]:
-    """A filter: the whole name matches one of the regular expressions ``wanted`` (none: all), and none of ``unwanted``.
-
-    Raises re.error for what is no regular expression.
-    """
+    """A filter: the whole name is, or matches, one of the regular expressions ``wanted`` (none: all), and none of
+    ``unwanted``. Raises re.error for what is no regular expression."""
     some, none = [re.compile(one) for one in wanted], [re.compile(one) for one in unwanted]
 
-    def matches(group: str) -> bool:
-        return (not some or any(one.fullmatch(group) for one in some)) and not any(one.fullmatch(group) for one in none)
+    def among(group: str, patterns: list[re.Pattern[str]]) -> bool:
+        return any(group == one.pattern or one.fullmatch(group) for one in patterns)
 
-    return matches
+    return lambda group: (not some or among(group, some)) and not among(group, none)
 
 
 class _Watch:

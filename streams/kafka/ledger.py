@@ -42,7 +42,8 @@ class LedgerTopics:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
     """The balance of one subscription. ``lag``: records of its queue that intake had not reached; ``unreadable``:
-    records that are no events (in the dead letters, but nobody's units)."""
+    records that are no events (in the dead letters, but nobody's units); ``oldest_pending_ms``: when the oldest unit
+    that is not finished was accepted, Unix milliseconds."""
 
     subscription: str
     subscription_id: str
@@ -50,6 +51,7 @@ class Line:
     balance: Balance
     lag: int
     unreadable: int
+    oldest_pending_ms: int | None = None
 
 
 #: Unit id → (partition, offset) of its event in the queue.
@@ -72,6 +74,7 @@ class _Account:
     windows: dict[int, Span] = field(default_factory=dict)
     lag: int = 0
     unreadable: int = 0
+    oldest_ms: int | None = None
 
     def evidence(self) -> Evidence:
         return Evidence(
@@ -112,6 +115,7 @@ def check(config: Mapping[str, Any], codec: Codec, topics: LedgerTopics | None =
             balance=balance(account.evidence()),
             lag=account.lag,
             unreadable=account.unreadable,
+            oldest_pending_ms=account.oldest_ms,
         )
         for subscription_id, account in sorted(accounts.items(), key=lambda item: (item[1].name, item[0]))
     ]
@@ -136,7 +140,9 @@ def _read_rows(scanner: Scanner, changelog: str) -> dict[str, _Account]:
         if key.startswith(units.UNIT):
             unit = units.decode(value, Unit)
             if unit.subscription_id in accounts:
-                accounts[unit.subscription_id].pending[unit.unit_id] = partition, unit.offset
+                account = accounts[unit.subscription_id]
+                account.pending[unit.unit_id] = partition, unit.offset
+                account.oldest_ms = min(unit.accepted_ms, account.oldest_ms or unit.accepted_ms)
         elif key.startswith(units.VERSION):
             subscription = units.decode(value, Subscription)
             if subscription.id in accounts:
