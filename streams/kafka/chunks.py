@@ -90,6 +90,11 @@ class Progress:
     def outstanding(self) -> int:
         return len(self._chunks)
 
+    @property
+    def told(self) -> int:
+        """The offset that was given out to be committed last."""
+        return self._told
+
 
 class Output(NamedTuple):
     topic: str
@@ -114,6 +119,8 @@ class Batch:
     now: datetime | None
     memory: dict[str, Any]
     outputs: list[Output] = field(default_factory=list)
+    #: Reasons of the records that were put aside, for the metrics.
+    put_aside: list[str] = field(default_factory=list)
 
     def emit(
         self,
@@ -139,6 +146,7 @@ class Batch:
         if isinstance(error, CurfewError):
             error.at(record.topic, record.partition, record.offset)
         value, headers = dead_letters.envelope(record, error, self.app)
+        self.put_aside.append(dead_letters.reason(error))
         self.outputs.append(Output(dead_letters.topic(self.app), record.key, value, headers, -1))
 
 

@@ -15,7 +15,7 @@ from streams.kafka.admin import quiet
 AT_ONCE: Final = 200
 #: Of each partition one record is wanted; what a fetch brings beyond it is thrown away.
 FETCH_BYTES: Final = 16 * 1024
-POLL_S: Final = 0.05
+POLL_S: Final = 0.02
 
 
 class Question(NamedTuple):
@@ -50,8 +50,9 @@ class FirstUnreadReader:
                     # what was asked for may have been removed by age: the first that is left, then
                     "auto.offset.reset": "earliest",
                     "max.partition.fetch.bytes": FETCH_BYTES,
-                    "queued.min.messages": 1,
-                    "fetch.wait.max.ms": 50,
+                    # a partition with something queued waits a second by default before it is fetched again
+                    "fetch.queue.backoff.ms": 10,
+                    "fetch.wait.max.ms": 20,
                     "fetch.error.backoff.ms": 20,
                 }
             )

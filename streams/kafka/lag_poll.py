@@ -15,31 +15,26 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
-
-import structlog
-from confluent_kafka import KafkaException
+from typing import Any, Final
 
 from streams.core.lag import DEFAULT_LIMITS, Limits, Status
 from streams.core.lag_report import ClusterLag, GroupLag, Member, PartitionState, Place, group_lag
 from streams.core.lag_track import LOOKS, Ends, Track
 from streams.kafka.admin import admin_client
 from streams.kafka.first_unread import FirstUnreadReader, Question
-from streams.kafka.lag_survey import Survey, ends, members, survey
-from streams.kafka.offset_fetch import committed_offsets
-from streams.kafka.offsets_topic import TOPIC, Committed, OffsetsTopic, Unusable
+from streams.kafka.lag_commits import FETCH_S, CommitSource
+from streams.kafka.lag_survey import Group, Survey, ends, members, survey
 
-log = structlog.get_logger(__name__)
+#: Looks in which a group that was only asked for is not listed, until it counts as deleted.
+GONE_AFTER: Final = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
     """What one look may take, in seconds and requests; each default names what it prevents."""
 
-    #: A first read of a large offsets topic goes on in the next look, so that a look ends at all.
-    topic_s: float = 20.0
-    #: Groups are asked for offsets one by one, some milliseconds each.
-    fetch_s: float = 6.0
+    #: Without the offsets topic groups are asked one by one.
+    fetch_s: float = FETCH_S
     #: First unread records that are read, those of partitions that seem ill first.
     first_unread: int = 1_000
     first_unread_s: float = 2.0
@@ -71,50 +66,54 @@ class LagPoller:
         self._use_topic = use_topic
         self._admin = admin_client(self._config)
         self._first = FirstUnreadReader(self._config)
-        self._topic: OffsetsTopic | None = None
+        self._source = self._new_source()
         self._begin("")
 
     def _begin(self, cluster_id: str) -> None:
         """Forget everything: it was about another cluster, or from another source."""
         self._cluster_id = cluster_id
-        self._why: str | None = None if self._use_topic else "as asked"
         self._tracks: dict[str, dict[Place, Track]] = {}
         self._ends: dict[Place, Ends] = {}
         self._members: dict[str, tuple[Member, ...]] = {}
         self._described: dict[str, int] = {}
-        self._asked: dict[str, int] = {}
+        self._listed: dict[str, int] = {}
         self._looks: deque[int] = deque(maxlen=LOOKS)
         self._number = 0
         self._read_once = False
         self._starts_at = float("-inf")
-        if self._topic is not None:
-            self._topic.close()
-        self._topic = None
+
+    def _new_source(self) -> CommitSource:
+        return CommitSource(self._config, self._wanted, use_topic=self._use_topic, fetch_s=self._budget.fetch_s)
 
     def close(self) -> None:
         self._first.close()
-        if self._topic is not None:
-            self._topic.close()
+        self._source.close()
 
     def look(self) -> ClusterLag:
         """Everything as it is now."""
         watch = _Watch()
         found = survey(self._admin)
         if found.cluster_id != self._cluster_id:
+            self._source.close()
+            self._source = self._new_source()
             self._begin(found.cluster_id)
-        self._number += 1
-        groups = {name: one for name, one in found.groups.items() if self._wanted(name)}
+        listed = {name: one for name, one in found.groups.items() if self._wanted(name)}
         watch.lap("survey")
-        commits = self._commits(found, groups)
+        why = self._source.why
+        self._source.read(self._admin, found, listed)
+        if self._source.why != why:  # a window of two kinds of times is none
+            self._begin(self._cluster_id)
         watch.lap("commits")
-        self._look_at_ends(found, commits)
+        self._look_at_ends(found)
         watch.lap("ends")
         now_ms = int(time.time() * 1000)
-        complete = self._apply(commits, groups, now_ms)
+        self._number += 1
+        groups = self._apply(listed, now_ms)
         self._look_at_members([name for name, one in groups.items() if one.may_have_members])
         watch.lap("members")
+        complete = self._source.is_complete(listed)
         # Until the topic has been read to its end once, what looks like a last commit may be one of last week.
-        self._read_once = self._read_once or complete or self._why is not None
+        self._read_once = self._read_once or complete or self._source.why is not None
         judged: tuple[GroupLag, ...] = ()
         if self._read_once:
             self._looks.append(now_ms)
@@ -128,8 +127,8 @@ class LagPoller:
             controller=found.controller,
             topics={name: self._with_ends(name, partitions) for name, partitions in found.topics.items()},
             groups=judged,
-            source="offsets_topic" if self._why is None else "offset_fetch",
-            why=self._why,
+            source="offsets_topic" if self._source.why is None else "offset_fetch",
+            why=self._source.why,
             complete=complete,
             looks_ms=tuple(self._looks),
             seconds=watch.laps,
@@ -137,59 +136,12 @@ class LagPoller:
 
     # -- committed offsets ------------------------------------------------------------------------------------------
 
-    def _commits(self, found: Survey, groups: Iterable[str]) -> list[Committed] | dict[str, dict[Place, int]]:
-        if self._why is None:
-            try:
-                return self._from_topic(found)
-            except Unusable as error:
-                self._fall_back(str(error))
-        return self._fetched(found, groups)
-
-    def _from_topic(self, found: Survey) -> list[Committed]:
-        partitions = len(found.topics.get(TOPIC, ()))
-        if not partitions:
-            if found.groups:
-                raise Unusable(f"the cluster does not show {TOPIC}")
-            return []  # a fresh cluster: nobody has ever committed
-        if self._topic is None:
-            self._topic = OffsetsTopic(self._config, self._wanted)
-        return list(self._topic.read(self._admin, partitions, deadline=time.monotonic() + self._budget.topic_s))
-
-    def _fall_back(self, why: str) -> None:
-        """For good: a right that comes back is noticed at the next start; a window of two kinds of times is none."""
-        log.warning(
-            "lag.offsets_topic_unusable", why=why,
-            remedy=f"allow READ and DESCRIBE on the topic {TOPIC}: without it the times of commits are not known",
-        )  # fmt: skip
-        self._begin(self._cluster_id)
-        self._number, self._why = 1, why
-
-    def _fetched(self, found: Survey, groups: Iterable[str]) -> dict[str, dict[Place, int]]:
-        """Ask those that were asked longest ago first, for as long as the budget lasts."""
-        places = [
-            (topic, number) for topic, one in found.topics.items() if not topic.startswith("__") for number in one
-        ]
-        until, answers = time.monotonic() + self._budget.fetch_s, {}
-        for group in sorted(groups, key=lambda name: self._asked.get(name, 0)):
-            if time.monotonic() > until:
-                break
-            try:
-                answers[group] = committed_offsets(self._config, group, places)
-            except KafkaException as error:
-                log.debug("lag.group_not_asked", group=group, error=str(error))
-            self._asked[group] = self._number
-        return answers
-
-    def _apply(
-        self, commits: list[Committed] | dict[str, dict[Place, int]], groups: Mapping[str, Any], now_ms: int
-    ) -> bool:
-        """Put commits into the tracks; whether nothing is missing."""
-        if isinstance(commits, dict):
-            self._apply_answers(commits, now_ms)
-            for group in self._tracks.keys() - groups.keys():
-                del self._tracks[group]
-            return groups.keys() <= self._asked.keys()
-        for key, order, offset, at_ms in commits:
+    def _apply(self, groups: Mapping[str, Group], now_ms: int) -> dict[str, Group]:
+        """Put what was read into the tracks. Returns the groups, with those that have offsets and are not listed: a
+        broker that has just started lists those first that it has loaded. The topic says when a group is gone; without
+        it, it is gone after some looks."""
+        source = self._source
+        for key, order, offset, at_ms in source.commits:
             place = key.topic, key.partition
             if offset is None:
                 tracks = self._tracks.get(key.group, {})
@@ -198,26 +150,32 @@ class LagPoller:
                     self._tracks.pop(key.group, None)
             else:
                 self._track(key.group, place).commit(offset, order=order, at_ms=at_ms, ends=self._ends_of(place))
-        return self._topic is None or self._topic.caught_up
-
-    def _apply_answers(self, answers: dict[str, dict[Place, int]], now_ms: int) -> None:
-        for group, offsets in answers.items():
+        for group, offsets in source.answers.items():
             tracks = self._tracks.setdefault(group, {})
             for place in tracks.keys() - offsets.keys():
                 del tracks[place]
             for place, offset in offsets.items():
                 self._track(group, place).commit(offset, order=self._number, at_ms=now_ms, ends=self._ends_of(place))
+        source.commits.clear()
+        source.answers.clear()
+        self._listed |= dict.fromkeys(groups, self._number)
+        for group in [one for one, number in self._listed.items() if number < self._number - GONE_AFTER]:
+            del self._listed[group]
+            if source.why is not None:
+                self._tracks.pop(group, None)
+        unlisted = sorted(self._tracks.keys() - groups.keys())
+        return {**groups, **{group: Group(state="unlisted", kind="unknown") for group in unlisted}}
 
     def _track(self, group: str, place: Place) -> Track:
         tracks = self._tracks.setdefault(group, {})
-        return tracks.get(place) or tracks.setdefault(place, Track(inferred=self._why is not None))
+        return tracks.get(place) or tracks.setdefault(place, Track(inferred=self._source.why is not None))
 
     # -- ends and members -------------------------------------------------------------------------------------------
 
     def _ends_of(self, place: Place) -> Ends:
         return self._ends.get(place) or self._ends.setdefault(place, Ends())
 
-    def _look_at_ends(self, found: Survey, commits: list[Committed] | dict[str, dict[Place, int]]) -> None:
+    def _look_at_ends(self, found: Survey) -> None:
         places = [
             (topic, number)
             for topic, partitions in found.topics.items()
@@ -260,7 +218,7 @@ class LagPoller:
 
     # -- judging ----------------------------------------------------------------------------------------------------
 
-    def _judge(self, groups: Mapping[str, Any], now_ms: int) -> tuple[GroupLag, ...]:
+    def _judge(self, groups: Mapping[str, Group], now_ms: int) -> tuple[GroupLag, ...]:
         todo: list[tuple[str, Place, Track, Ends]] = []
         for group in groups:
             tracks = self._tracks.get(group, {})
@@ -293,7 +251,7 @@ class LagPoller:
                 partitions=tuple(partitions[name]),
                 looks_ms=looks,
             )
-            for name, one in groups.items()
+            for name, one in sorted(groups.items())
         )
 
     def _read_first_unread(self, todo: list[tuple[str, Place, Track, Ends]], now_ms: int) -> None:

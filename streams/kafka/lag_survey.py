@@ -28,7 +28,7 @@ class Group:
 
     @property
     def may_have_members(self) -> bool:
-        return self.state not in ("empty", "dead")
+        return self.state not in ("empty", "dead", "unlisted")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +48,7 @@ def survey(admin: AdminClient) -> Survey:
         metadata: Any = admin.list_topics(timeout=TIMEOUT_S)
         listed = admin.list_consumer_groups(request_timeout=TIMEOUT_S).result()
         if listed.errors:  # no broker, or not all of them: an empty answer would look like "nothing is behind"
-            raise listed.errors[0]
+            raise KafkaException(listed.errors[0])
     except KafkaException as error:
         raise _unanswered(error) from error
     return Survey(

@@ -54,6 +54,7 @@ class OffsetsTopic:
                     "auto.offset.reset": "earliest",
                     "enable.partition.eof": True,
                     "queued.max.messages.kbytes": READ_AHEAD_KIB,
+                    "fetch.queue.backoff.ms": 50,  # a second by default, whenever so much has been read ahead
                 }
             )
         )
