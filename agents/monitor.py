@@ -23,13 +23,14 @@ import structlog
 from aiohttp import web
 from confluent_kafka import KafkaException
 
+from agents.monitor_burrow import BurrowView
 from agents.monitor_json import as_json
 from agents.monitor_metrics import exposition, monitor_exposition
 from agents.monitor_own import LEDGER_EVERY_S, OwnPart
 from streams.core.errors import CurfewError
 from streams.core.lag import DEFAULT_LIMITS, Limits
 from streams.core.lag_report import ClusterLag
-from streams.kafka.health import Health
+from streams.kafka.health import Health, Route
 from streams.kafka.lag_poll import LagPoller, by_name
 from streams.metrics import Family
 from streams.settings import Settings
@@ -56,6 +57,7 @@ class Options:
     port: int = 0
     cluster_name: str = "curfew"
     families: frozenset[Family] = field(default_factory=lambda: frozenset(GROUP_FAMILIES))
+    burrow: bool = True
     own: bool = True
     ledger_every_s: float = LEDGER_EVERY_S
     use_topic: bool = True
@@ -122,7 +124,11 @@ class Monitor:
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        health = Health(self._options.port, self.report, metrics=self.metrics, routes={"/lag": self._answer_lag})
+        routes: dict[str, Route] = {"/lag": self._answer_lag}
+        if self._options.burrow:
+            servers = self._settings.bootstrap_servers
+            routes |= BurrowView(self._options.cluster_name, servers, lambda: self.last).routes
+        health = Health(self._options.port, self.report, metrics=self.metrics, routes=routes)
         await health.start()
         state = self._settings.data_dir / STATE_FILE
         url = f"http://127.0.0.1:{health.port}"

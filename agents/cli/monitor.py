@@ -25,7 +25,7 @@ def monitor(
     allowed_lag: Annotated[int, typer.Option(min=0, help="Records that may wait at any time.")] = 0,
     patience: Annotated[float, typer.Option(min=0, help="Seconds that a record may wait without any alarm.")] = 60.0,
     cluster_name: Annotated[
-        str, typer.Option(help="The label cluster_name of kafka-lag-exporter's metrics.")
+        str, typer.Option(help="Label cluster_name of kafka-lag-exporter's metrics, and Burrow's name.")
     ] = "curfew",
     kafka_exporter: Annotated[
         bool, typer.Option("--kafka-exporter/--no-kafka-exporter", help="Metrics under kafka_exporter's names.")
@@ -34,6 +34,7 @@ def monitor(
         bool, typer.Option("--kafka-lag-exporter/--no-kafka-lag-exporter", help="And under kafka-lag-exporter's.")
     ] = True,
     groups: Annotated[bool, typer.Option("--groups/--no-groups", help="And under Curfew's, with the status.")] = True,
+    burrow: Annotated[bool, typer.Option("--burrow/--no-burrow", help="Burrow's JSON under /v3/kafka.")] = True,
     own: Annotated[
         bool, typer.Option("--own/--no-own", help="Curfew's own: ticks, deadlines, dead letters, deliveries, ledger.")
     ] = True,
@@ -66,6 +67,7 @@ def monitor(
         port=port,
         cluster_name=cluster_name,
         families=frozenset(family for family, on in switches.items() if on),
+        burrow=burrow,
         own=own,
         ledger_every_s=ledger_every,
         use_topic=offsets_topic,

@@ -164,6 +164,43 @@ def test_metrics_have_the_numbers_under_all_three_kinds_of_names(
         assert len(keys) == len({*keys}), name
 
 
+def test_burrows_json_is_served_for_tools_that_were_made_for_it(
+    servers: str, behind: tuple[str, str], tmp_path: Path
+) -> None:
+    """Every route but the deleting ones, with the fields of Burrow's own structures."""
+    topic, group = behind
+    with monitor(servers, tmp_path, "--group", group, "--cluster-name", "c") as running:
+        wait_until(lambda: running.value("curfew_monitor_up") == 1, "it has looked", 60.0)
+
+        def get(path: str) -> dict[str, Any]:
+            found: dict[str, Any] = json.loads(running.get(f"/v3/kafka{path}"))
+            assert (found.pop("error"), found.pop("request")["url"]) == (False, f"/v3/kafka{path}")
+            return found
+
+        assert get("") == {"message": "cluster list returned", "clusters": ["c"]}
+        assert get("/c")["module"]["servers"] == [servers]
+        assert topic in get("/c/topic")["topics"]
+        assert get(f"/c/topic/{topic}")["offsets"] == [10]
+        assert get(f"/c/topic/{topic}/consumers")["consumers"] == [group]
+        assert get("/c/consumer")["consumers"] == [group]
+        [partition] = get(f"/c/consumer/{group}")["topics"][topic]
+        healthy, whole = (get(f"/c/consumer/{group}/{what}")["status"] for what in ("status", "lag"))
+        for path in ("/d/consumer", f"/c/consumer/{group}-not/status", "/c/topic/none"):
+            with pytest.raises(urllib.error.HTTPError, match="404"):
+                running.get(f"/v3/kafka{path}")
+
+    assert (partition["current-lag"], partition["offsets"][0]["offset"]) == (6, 4)
+    assert set(partition["offsets"][0]) == {"offset", "timestamp", "observedAt", "lag"}
+    assert healthy["partitions"] == []
+    assert {name: whole[name] for name in ("cluster", "group", "status", "partition_count", "totallag")} == {
+        "cluster": "c", "group": group, "status": "OK", "partition_count": 1, "totallag": 6,
+    }  # fmt: skip
+    assert whole["maxlag"] == whole["partitions"][0]
+    assert set(whole["maxlag"]) == {
+        "topic", "partition", "owner", "client_id", "status", "start", "end", "current_lag", "complete",
+    }  # fmt: skip
+
+
 def test_families_can_be_switched_off(servers: str, behind: tuple[str, str], tmp_path: Path) -> None:
     """What remains is about the monitor."""
     off = "--no-kafka-exporter", "--no-kafka-lag-exporter", "--no-groups", "--no-own"
