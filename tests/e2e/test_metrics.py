@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import urllib.request
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -28,8 +29,7 @@ def values(text: str) -> Values:
 
 
 def test_a_worker_tells_records_chunks_lag_and_dead_letters(application: Application, tmp_path: Path) -> None:
-    """A second worker of the delivery app's name would share its partitions; a group of its own is not one of ours, so
-    the events worker is started as another instance beside the first."""
+    """The application's own have no health port: a second instance of the events worker takes some of the partitions."""
     port = free_port()
     worker = application.popen(tmp_path / "log", "worker", "events", "--instance", "2", "--health-port", str(port))
 
@@ -48,6 +48,8 @@ def test_a_worker_tells_records_chunks_lag_and_dead_letters(application: Applica
         for number in range(20):  # some of them are in its partitions
             application.send("billing.account", (f"metrics-{number}", b"no avro"))
         wait_until(lambda: total("curfew_worker_dead_letters_total", app="events") > 0, "it has put some aside", 60.0)
+        # the ends are those that the pump was asked for at an earlier scrape
+        wait_until(lambda: "curfew_worker_lag_records" in {name for name, _ in scraped()}, "it knows its lag", 60.0)
         found = scraped()
     finally:
         worker.terminate()
@@ -65,17 +67,9 @@ def test_a_worker_tells_records_chunks_lag_and_dead_letters(application: Applica
 def test_the_monitor_counts_ticks_deadlines_dead_letters_and_the_ledger(application: Application) -> None:
     """From the topics of the application, with a change that pends."""
     knows(application, "metrics-1", "metrics-1-a")
-    order = (
-        "plan-changes",
-        "order",
-        "metrics-1-a",
-        "basic-to-plus",
-        "--account",
-        "metrics-1",
-        "--channel",
-        "crm",
-        "--wait",
-    )
+    date = f"{now() + timedelta(days=30):%Y-%m-%d}"  # pends, whatever the time of day: its lead is a week
+    about = ("--account", "metrics-1", "--channel", "crm", "--date", date)
+    order = ("plan-changes", "order", "metrics-1-a", "at-once", *about, "--wait")
     application.run(*order)
     application.send("billing.account", ("metrics-1", b"no avro"))
     application.settle()
@@ -101,7 +95,8 @@ def test_the_monitor_counts_ticks_deadlines_dead_letters_and_the_ledger(applicat
     assert own.problems == {}
     assert 0 <= one("curfew_tick_age_seconds") < 60
     assert abs(one("curfew_business_time_seconds") - now().timestamp()) < 60
-    assert one("curfew_deadline_remaining_changes", zone="America/Sao_Paulo") >= 1
+    assert one("curfew_deadline_remaining_changes", zone="America/Sao_Paulo", date=date) >= 1
+    assert one("curfew_deadline_changes", zone="America/Sao_Paulo", date=date, stage="pending") >= 1
     assert one("curfew_dead_letters_total", app="events") >= 1
     assert {value for (name, _), value in seen.items() if name == "curfew_ledger_difference"} == {0.0}
 
