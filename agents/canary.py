@@ -40,6 +40,8 @@ EFFECTIVE_WITHIN: Final = timedelta(minutes=10)
 REMEMBERED: Final = 36
 #: Seconds, upper bounds of the histograms; the last bucket has no bound.
 BUCKETS_S: Final = (1, 2, 5, 10, 30, 60, 120, 300, 600)
+#: The same from an order to its commit: it waits an hour for its start, and up to half an hour for its turn.
+ROUND_TRIP_S: Final = (1800, 3600, 3900, 4200, 4500, 4800, 5100, 5400, 6000, 7200)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,14 +19,17 @@ from agents.plan_import import import_plans
 from agents.watchdog_book import Book
 from agents.watchdog_notify import Message, Notifier
 from agents.watchdog_reader import ACKNOWLEDGEMENTS, LOOK_BACK, REPLIES, TICKS, cluster_id
+from streams import metrics as m
 from streams.codec import Codec, Registry
 from streams.core.clock import Tick
 from streams.core.errors import Misconfigured, Poison, Transient
 from streams.core.ids import derive, instant_text
 from streams.core.messages import Acknowledgement, Reply
 from streams.core.watch_rules import Alarm, Level, Limits, Notice, Verdict, follow
+from streams.exposition import Exposition, Histogram
 from streams.kafka.health import Health
 from streams.kafka.scan import Scanner, Span
+from streams.kafka.worker_metrics import process_metrics
 from streams.settings import ClockMode, Settings
 from streams.sinks.billing import SqlBillingStore
 
@@ -34,6 +37,10 @@ REQUESTS: Final = "plan-change.requests"
 #: Seconds between two looks; a probe is a matter of minutes.
 LOOK_EVERY_S: Final = 5.0
 ALIVE_S: Final = 60.0
+#: What is measured of every probe; round_trip is from the order until it is persisted.
+STAGES: Final = {
+    **dict.fromkeys(("accepted", "persisted", "effective"), canary.BUCKETS_S), "round_trip": canary.ROUND_TRIP_S
+}  # fmt: skip
 #: The canary has one alarm, not one per deadline; the book keeps it under this instant.
 _ALARM: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _WRONG_PLAN: Final = "element_not_for_plan"
@@ -78,6 +85,8 @@ class Canary:
         self._now: datetime | None = None
         self.probes: list[Probe] = canary.load(self._book.fact("probes"))
         self.alarm = self._book.alarm(_ALARM)
+        #: Since this process started: a histogram of Prometheus may only grow, and the probes are soon forgotten.
+        self._seconds = {stage: Histogram(bounds) for stage, bounds in STAGES.items()}
 
     # -- one look ---------------------------------------------------------------------------------------------------
 
@@ -155,6 +164,11 @@ class Canary:
                 self._measured(probe, after)
 
     def _measured(self, before: Probe, after: Probe) -> None:
+        earlier, now = before.seconds(), after.seconds()
+        for stage, histogram in self._seconds.items():
+            seconds = now[f"{stage}_s"]
+            if seconds is not None and earlier[f"{stage}_s"] is None:
+                histogram.observe(seconds)
         if before.effective_at is None and after.effective_at is not None:
             log.info("canary.arrived", service_id=after.service_id, midnight=instant_text(after.midnight),
                      **after.seconds())  # fmt: skip
@@ -220,7 +234,11 @@ class Canary:
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        health = Health(health_port, lambda: (time.monotonic() - self._alive_at < ALIVE_S, self.report()))
+        health = Health(
+            health_port,
+            lambda: (time.monotonic() - self._alive_at < ALIVE_S, self.report()),
+            metrics=self.metrics,
+        )
         await health.start()
         try:
             while not stop.is_set():
@@ -244,6 +262,14 @@ class Canary:
             return self.report()
         finally:
             await self.close()
+
+    def metrics(self) -> str:
+        """For Prometheus."""
+        out = Exposition()
+        out.add(m.CANARY_STATE, self.alarm.level)
+        for stage, histogram in self._seconds.items():
+            out.add_histogram(m.CANARY_SECONDS, histogram, stage)
+        return out.text() + process_metrics()
 
     def report(self) -> dict[str, Any]:
         """State, the newest probes, and the histograms of the stages in seconds, over the probes remembered."""

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import structlog
 
+from streams.kafka.worker_metrics import RESTARTS
+
 #: A worker that dies at once would otherwise fill the log and the processor.
 RESTART_AFTER_S = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)
 #: A worker that lived this long starts with the shortest pause again.
@@ -59,6 +61,7 @@ class Child:
     process: subprocess.Popen[bytes] | None = None
     started_at: float = 0.0
     failures: int = 0
+    restarts: int = 0
     restart_at: float = 0.0
 
 
@@ -87,7 +90,7 @@ class Supervisor:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **self.env},
+                env={**os.environ, **self.env, RESTARTS: str(child.restarts)},
                 preexec_fn=die_with_parent,
             )
         child.started_at = time.monotonic()
@@ -99,6 +102,7 @@ class Supervisor:
         for child in self.children:
             if child.process is None:
                 if now >= child.restart_at:
+                    child.restarts += 1
                     self._start(child)
                 continue
             code = child.process.poll()

@@ -22,7 +22,7 @@ from agents.watchdog_book import Book
 from agents.watchdog_notify import Notifier
 from agents.watchdog_reader import FINDINGS, Reader, SchedulerPulse, cluster_id
 from agents.watchdog_store import MOST, StoreCheck
-from agents.watchdog_words import Seen, message
+from agents.watchdog_words import Seen, message, watchdog_metrics
 from streams.codec import Codec, Registry
 from streams.core.errors import CurfewError, Misconfigured, Transient
 from streams.core.events import Finding
@@ -88,6 +88,7 @@ class Watchdog:
         self._forgot_at = float("-inf")
         self._problem: str | None = None
         self._health: dict[str, Any] = {"state": "starting"}
+        self._metrics = ""
         self.seen: list[Seen] = []
 
     # -- one look ---------------------------------------------------------------------------------------------------
@@ -241,7 +242,7 @@ class Watchdog:
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        health = Health(health_port, self.report)
+        health = Health(health_port, self.report, metrics=lambda: self._metrics)
         await health.start()
         log.info("watchdog.started", channels=["log", *self.notifier.channels], clock=self._settings.clock.value)
         try:
@@ -275,6 +276,7 @@ class Watchdog:
 
     def _tell_health(self) -> None:
         """Prepared between two looks: the book is never used from two threads at once."""
+        self._metrics = watchdog_metrics(self.seen, blind=self._problem is not None)
         worst = max((one.alarm.level for one in self.seen), default=Level.OK)
         self._health = {
             "state": worst.word,

@@ -1,15 +1,18 @@
-"""What the watchdog says: one notice in words, and one deadline as a row."""
+"""What the watchdog says: one notice in words, one deadline as a row, all of them as metrics."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
 from agents.watchdog_notify import Message
+from streams import metrics as m
 from streams.core.ids import instant_text
 from streams.core.watch_rules import Alarm, Deadline, Notice, NoticeKind, Verdict
+from streams.exposition import Exposition
+from streams.kafka.worker_metrics import process_metrics
 
 _COUNTS: Final = ("open", "overdue", "stuck", "missed", "persisted", "late")
 _REMEDY = {
@@ -42,6 +45,19 @@ class Seen:
             "clears_at": None if self.verdict.clears_at is None else instant_text(self.verdict.clears_at),
             "detail": self.verdict.detail or None,
         }
+
+
+def watchdog_metrics(seen: Iterable[Seen], *, blind: bool) -> str:
+    """What it has told people, and why, by deadline."""
+    out = Exposition()
+    out.add(m.WATCHDOG_BLIND, blind)
+    for one in seen:
+        at = instant_text(one.deadline.deadline_at)
+        out.add(m.WATCHDOG_ALARM, one.alarm.level, at)
+        out.add(m.WATCHDOG_OPEN, one.deadline.open, at)
+        out.add(m.WATCHDOG_OVERDUE, one.deadline.overdue, at)
+        out.add(m.WATCHDOG_MISSED, one.deadline.missed, at)
+    return out.text() + process_metrics()
 
 
 def message(

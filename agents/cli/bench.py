@@ -234,6 +234,29 @@ def _on_ground(
         raise typer.Exit(Exit.FAILURE)
 
 
+@app.command()
+def lag(
+    groups: Annotated[int, typer.Option(min=1, help="consumer groups")] = 1_000,
+    partitions: Annotated[int, typer.Option(min=1, help="partitions of each group")] = 10,
+    topics: Annotated[int, typer.Option(min=1, help="topics that the groups are spread over")] = 20,
+    rounds: Rounds = 3,
+    as_json: Json = False,
+) -> None:
+    """One look of the lag monitor at a thousand groups, against asking them one by one in the same run.
+
+    Exits with 1 if a look takes more than ten seconds. Example: curfew bench lag --json
+    """
+    from agents.bench.field import open_field
+    from agents.bench.lag import Bench
+
+    with open_field(os.environ.get("CURFEW_BOOTSTRAP_SERVERS"), _say) as field:
+        made = Bench(field.servers, groups=groups, partitions=partitions, topics=topics, say=_say)
+        result = made.run(rounds)
+    _show(result, as_json)
+    if not result["holds"]:
+        raise typer.Exit(Exit.FAILURE)
+
+
 def _interrupt(number: int, frame: FrameType | None) -> None:
     """End as by Ctrl-C, so that everything is stopped on the way out."""
     raise KeyboardInterrupt

@@ -2,213 +2,194 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
 import time
-from dataclasses import dataclass
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but the stubs do not say so
-    AdminClient,
-    OffsetSpec,
-)
 
 from agents.cli import choices
 from agents.cli.output import Exit, TableOrJson, TableOrJsonOption, note, show
-from streams.core.errors import Transient
-from streams.kafka.admin import admin_client, answering, partition_counts, quiet
 from streams.settings import Settings
 
+#: A new look of the monitor may take some seconds; one that does not answer is as good as none.
+MONITOR_TIMEOUT_S = 20.0
+
+Rows = list[dict[str, Any]]
+
+#: Listing the groups, only to say which there are.
 TIMEOUT_S = 15.0
-#: Offsets of a topic that is gone by now, or that this user may not see: there is nothing to be behind of.
-_NOT_THERE = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_AUTHORIZATION_FAILED)
 
 app = typer.Typer()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PartitionLag:
-    """``lag`` counts records from the committed offset, or the beginning where there is none, to the end offset."""
-
-    topic: str
-    partition: int
-    committed: int | None
-    end: int
-    lag: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GroupLag:
-    """One group; ``state`` is Kafka's word (stable, empty, …), ``members`` those that are connected now."""
-
-    group: str
-    state: str
-    members: int
-    partitions: tuple[PartitionLag, ...]
-
-    @property
-    def lag(self) -> int:
-        return sum(one.lag for one in self.partitions)
-
-
 @app.command()
 def lag(
-    group: Annotated[list[str] | None, typer.Option(help="Only this group; may be repeated.")] = None,
-    limit: Annotated[int | None, typer.Option(min=0, help="Exit code 3 if a group is further behind.")] = None,
+    group: Annotated[list[str] | None, typer.Option(help="Only groups that match this regex; repeatable.")] = None,
+    exclude: Annotated[list[str] | None, typer.Option(help="Not those that match this one; repeatable.")] = None,
+    limit: Annotated[int | None, typer.Option(min=0, help="Exit code 3 if a group is more records behind.")] = None,
+    max_seconds: Annotated[float | None, typer.Option(min=0, help="Exit code 3 if it is longer behind.")] = None,
+    alarms: Annotated[
+        bool, typer.Option("--alarms", help="Exit code 3 if a group is WARN, STOP, STALL or REWIND.")
+    ] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Print again and again until Ctrl-C.")] = False,
     every: Annotated[float, typer.Option(min=0.2, help="Seconds between two looks with --watch.")] = 2.0,
+    ask_monitor: Annotated[
+        bool, typer.Option("--monitor/--no-monitor", help="Ask a running monitor, which has the history.")
+    ] = True,
     style: TableOrJsonOption = TableOrJson.TABLE,
 ) -> None:
-    """Show committed offset, end offset and lag of every partition, and their sum per group.
+    """Show how far groups are behind: records, time, status and trend.
 
-    Exit code 2 if there is no such group: a misspelt one would never be behind.
+    The status follows Burrow's rules: OK, WARN (slower than its topic), STOP, STALL, REWIND. Trend and history come
+    from a running `curfew monitor`, or build up with --watch.
 
-    Example: curfew lag --group plan-changes --limit 1000
+    Example: curfew lag --group 'plan-.*' --limit 1000 --max-seconds 60
     """
-    config = answering(Settings().kafka())
-    admin = admin_client(config)
-    if group:
-        existing = group_names(admin)
-        for name in group:
-            if name not in existing:
-                choices.refuse(choices.unknown("consumer group", name, existing))
+    from agents.monitor_json import over_limits
+
+    settings, wanted = Settings(), name_filter(group, exclude)
+    rows: Rows = []
     try:
-        while True:
-            found = group_lags(config, admin, group)
-            _show(found, style)
-            if not watch:
-                break
-            time.sleep(every)
+        with _source(settings, group or [], exclude or [], ask_monitor) as look:
+            while True:
+                rows = [row for row in look() if wanted(row["group"])]
+                if group and not rows and not watch:
+                    choices.refuse(choices.unknown("consumer group", " or ".join(group), _names(settings)))
+                _show(rows, style)
+                if not watch:
+                    break
+                time.sleep(every)
     except KeyboardInterrupt:
         return
-    behind = [one for one in found if limit is not None and one.lag > limit]
-    for one in behind:
-        note(f"{one.group} is {one.lag} records behind, over the limit of {limit}")
-    if behind:
+    found = over_limits(rows, limit, max_seconds)
+    if alarms:
+        found += [(row["group"], f"is {row['status']}") for row in rows if row["status"] not in ("OK", "NOTFOUND")]
+    for name, what in found:
+        note(f"{name} {what}")
+    if max_seconds is not None:
+        for row in rows:
+            if row["lag"] and row["time_lag_s"] is None:
+                note(f"{row['group']}: nobody knows for how long its {row['lag']:,} records wait; --limit counts them")
+    if found:
         raise typer.Exit(Exit.LIMIT)
 
 
-def group_names(admin: AdminClient) -> list[str]:
-    """All groups of the cluster; raises Transient when no broker answers."""
-    listed = admin.list_consumer_groups(request_timeout=TIMEOUT_S).result()
-    if listed.errors:  # no broker, or not all of them: an empty answer would look like "nothing is behind"
-        raise _unreadable(listed.errors[0])
+def _names(settings: Settings) -> list[str]:
+    """All groups of the cluster, for the nearest ones to one that there is not."""
+    from streams.kafka.admin import admin_client, answering
+
+    listed = admin_client(answering(settings.kafka())).list_consumer_groups(request_timeout=TIMEOUT_S).result()
     return sorted(one.group_id for one in listed.valid)
 
 
-def group_lags(config: dict[str, Any], admin: AdminClient, groups: list[str] | None = None) -> list[GroupLag]:
-    """Every group (or those named) with its lag, by name; raises Transient when no broker answers."""
+def name_filter(group: list[str] | None, exclude: list[str] | None) -> Callable[[str], bool]:
+    """Which groups are meant; a wrong regular expression is wrong usage."""
+    from streams.kafka.lag_poll import by_name
+
     try:
-        if groups is None:
-            groups = group_names(admin)
-        if not groups:
-            return []
-        described = admin.describe_consumer_groups(groups, request_timeout=TIMEOUT_S)
-        partitions = [(topic, number) for topic, count in partition_counts(admin).items() for number in range(count)]
-        return [
-            _group_lag(admin, name, described[name].result(), committed_offsets(config, name, partitions))
-            for name in groups
-        ]
-    except KafkaException as error:
-        raise _unreadable(error) from error
+        return by_name(group or (), exclude or ())
+    except re.error as error:
+        raise typer.BadParameter(f"{error.pattern!r} is no regular expression: {error}") from error
 
 
-def _unreadable(error: KafkaException) -> Transient:
-    why = error.args[0]
-    return Transient(f"offsets cannot be read: {why.name()}: {why.str()}; is bootstrap_servers right?")
+@contextmanager
+def _source(
+    settings: Settings, group: list[str], exclude: list[str], ask_monitor: bool
+) -> Iterator[Callable[[], Rows]]:
+    from agents.monitor_json import as_json
+    from streams.kafka.admin import answering
+    from streams.kafka.lag_poll import LagPoller, by_name
 
+    url = _monitor_url(settings) if ask_monitor else None
+    poller: LagPoller | None = None
+    told: set[str] = set()
 
-def committed_offsets(
-    config: dict[str, Any], group: str, partitions: list[tuple[str, int]]
-) -> dict[tuple[str, int], int]:
-    """The offsets that the group has committed, wherever it has.
+    def look() -> Rows:
+        nonlocal poller
+        if url is not None and poller is None and (rows := _from_monitor(url, group, exclude)) is not None:
+            return rows
+        poller = poller or LagPoller(answering(settings.kafka()), wanted=by_name(group, exclude))
+        while True:
+            found = poller.look()
+            if found.why is not None and found.why not in told:
+                told.add(found.why)
+                note(f"statuses are inferred: __consumer_offsets cannot be read ({found.why})")
+            if found.groups or found.complete:
+                return list(as_json(found)["groups"])
+            if "reading" not in told:
+                told.add("reading")
+                note("reading __consumer_offsets from its beginning…")
 
-    Asked by a consumer that never joins: list_consumer_group_offsets of the admin client ends the process (SIGSEGV in
-    librdkafka 2.16) when a group's coordinator is not ready, as it is not after a broker's start.
-    """
-    consumer = Consumer(quiet({**config, "group.id": group, "enable.auto.commit": False}))
     try:
-        found = consumer.committed([TopicPartition(*one) for one in partitions], timeout=TIMEOUT_S)
+        yield look
     finally:
-        consumer.close()
-    for one in found:
-        if one.error is not None and one.error.code() not in _NOT_THERE:
-            raise KafkaException(one.error)
-    return {(one.topic, one.partition): one.offset for one in found if one.error is None and one.offset >= 0}
+        if poller is not None:
+            poller.close()
 
 
-def _group_lag(admin: AdminClient, group: str, description: Any, offsets: dict[tuple[str, int], int]) -> GroupLag:
-    committed: dict[tuple[str, int], int | None] = dict(offsets)
-    for member in description.members:
-        # assigned, but nothing committed yet: without these a group that never got anything done would show no lag
-        for one in member.assignment.topic_partitions:
-            committed.setdefault((one.topic, one.partition), None)
-    ends = _offsets(admin, list(committed), OffsetSpec.latest())  # type: ignore[no-untyped-call]
-    fresh = [key for key, offset in committed.items() if offset is None]
-    starts = _offsets(admin, fresh, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
-    partitions = [
-        PartitionLag(
-            topic=key[0],
-            partition=key[1],
-            committed=offset,
-            end=ends[key],
-            # a topic that was deleted and made again can end before the committed offset
-            lag=max(0, ends[key] - (offset if offset is not None else starts.get(key, 0))),
-        )
-        for key, offset in sorted(committed.items())
-        if key in ends
-    ]
-    return GroupLag(
-        group=group,
-        state=description.state.name.lower(),
-        members=len(description.members),
-        partitions=tuple(partitions),
-    )
+def _monitor_url(settings: Settings) -> str | None:
+    """Of a monitor that runs with this data directory and looks at all groups of this cluster."""
+    from agents.monitor import STATE_FILE
+
+    try:
+        state = json.loads((settings.data_dir / STATE_FILE).read_bytes())
+        os.kill(state["pid"], 0)
+        usable = state["everything"] and state["bootstrap_servers"] == settings.bootstrap_servers
+        return str(state["url"]) if usable else None
+    except (OSError, ValueError, KeyError):
+        return None
 
 
-def _offsets(admin: AdminClient, keys: list[tuple[str, int]], spec: OffsetSpec) -> dict[tuple[str, int], int]:
-    if not keys:
-        return {}
-    futures = admin.list_offsets({TopicPartition(*key): spec for key in keys}, request_timeout=TIMEOUT_S)
-    found = {}
-    for one, future in futures.items():
-        try:
-            found[one.topic, one.partition] = int(future.result().offset)
-        except KafkaException:
-            continue  # the topic is gone, its committed offsets are not yet: there is nothing to be behind of
-    return found
+def _from_monitor(url: str, group: list[str], exclude: list[str]) -> Rows | None:
+    """A look of now. None when it does not answer or sees nothing."""
+    query = urllib.parse.urlencode({"now": 1, "group": group, "exclude": exclude}, doseq=True)
+    try:
+        with urllib.request.urlopen(f"{url}/lag?{query}", timeout=MONITOR_TIMEOUT_S) as answer:
+            found = json.loads(answer.read())
+    except (OSError, ValueError):
+        return None
+    return list(found["groups"]) if found["problem"] is None and found["complete"] else None
 
 
-def _show(found: list[GroupLag], style: TableOrJson) -> None:
+def _show(rows: Rows, style: TableOrJson) -> None:
+    from agents.monitor_json import duration, sparkline, status_word, trend_word
+
     if style is TableOrJson.JSON:
-        rows = [
-            {
-                "group": one.group,
-                "state": one.state,
-                "members": one.members,
-                "lag": one.lag,
-                "partitions": [
-                    {"topic": p.topic, "partition": p.partition, "committed": p.committed, "end": p.end, "lag": p.lag}
-                    for p in one.partitions
-                ],
-            }
-            for one in found
-        ]
         show(rows, style, columns=())
         return
-    rows = [
+    partitions = [
         {
-            "group": one.group,
-            "state": one.state,
-            "topic": p.topic,
-            "partition": p.partition,
-            "committed": p.committed,
-            "end": p.end,
-            "lag": p.lag,
+            "group": row["group"], "topic": one["topic"], "partition": one["partition"], "status": status_word(one),
+            "committed": one["committed"], "end": one["end"], "lag": one["lag"], "behind": _behind(one),
         }
-        for one in found
-        for p in one.partitions
-    ]
-    show(rows, style, columns=("group", "state", "topic", "partition", "committed", "end", "lag"))
-    sums = [{"group": one.group, "state": one.state, "members": one.members, "lag": one.lag} for one in found]
-    show(sums, style, columns=("group", "state", "members", "lag"))
+        for row in rows
+        for one in row["partitions"]
+        if one["lag"] or one["status"] != "OK"
+    ]  # fmt: skip
+    if partitions:
+        columns = ("group", "topic", "partition", "status", "committed", "end", "lag", "behind")
+        show(partitions, style, columns=columns)
+    groups = [
+        {
+            "group": row["group"], "status": status_word(row), "state": row["state"], "members": row["members"],
+            "lag": row["lag"], "behind": duration(row["time_lag_s"]), "trend": trend_word(row["trend_per_s"]),
+            "history": sparkline(row["history"]),
+        }
+        for row in rows
+    ]  # fmt: skip
+    show(groups, style, columns=("group", "status", "state", "members", "lag", "behind", "trend", "history"))
+
+
+def _behind(partition: dict[str, Any]) -> str | None:
+    """An interpolated time is not a measured one."""
+    from agents.monitor_json import duration
+
+    text = duration(partition["time_lag_s"])
+    return text if text is None or partition["exact"] else f"~{text}"

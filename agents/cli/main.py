@@ -41,6 +41,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "receive": ("agents.cli.receive", "Receive webhooks on this machine, verify and print them."),
     "billing": ("agents.cli.billing", "The billing store: tables, imports, counts, and whether the topics agree."),
     "lag": ("agents.cli.lag", "How far consumer groups are behind."),
+    "monitor": ("agents.cli.monitor", "Watch all consumer groups, and serve metrics."),
     "ledger": ("agents.cli.ledger", "The account of completeness: published = delivered + pending + dead + filtered."),
     "bench": ("agents.cli.bench", "Measure throughput and recovery."),
     "doctor": ("agents.cli.doctor", "Check broker, registry, database, clock and topics, and say what to do."),

@@ -99,6 +99,11 @@ class Progress:
     def outstanding(self) -> int:
         return len(self._chunks)
 
+    @property
+    def told(self) -> int:
+        """The offset that was given out to be committed last."""
+        return self._told
+
 
 class Output(NamedTuple):
     topic: str
@@ -125,6 +130,8 @@ class Batch:
     memory: dict[str, Any]
     caught_up: bool = True
     outputs: list[Output] = field(default_factory=list)
+    #: Reasons of the records that were put aside, for the metrics.
+    put_aside: list[str] = field(default_factory=list)
 
     def emit(
         self,
@@ -150,6 +157,7 @@ class Batch:
         if isinstance(error, CurfewError):
             error.at(record.topic, record.partition, record.offset)
         value, headers = dead_letters.envelope(record, error, self.app)
+        self.put_aside.append(dead_letters.reason(error))
         self.outputs.append(Output(dead_letters.topic(self.app), record.key, value, headers, -1))
 
 

@@ -32,13 +32,18 @@ def topic(app: str) -> str:
     return f"dead-letters.{app}"
 
 
+def reason(error: Exception) -> str:
+    """A short stable word for why."""
+    return error.reason if isinstance(error, Poison) else type(error).__name__
+
+
 def envelope(record: Record, error: Exception, app: str) -> tuple[bytes | None, list[tuple[str, bytes]]]:
     """Value and headers of the dead letter: the original ones, then what happened.
 
     A value that does not fit is cut, and ``curfew-truncated`` gives its whole length; headers that do not fit are left
     out. The coordinates in the headers still lead to the original.
     """
-    reason = error.reason if isinstance(error, Poison) else type(error).__name__
+    reason_text = reason(error)
     headers = list(_fitting((name, text if text is not None else b"") for name, text in record.headers))
     present = {name for name, _ in headers}
     value = record.value
@@ -48,14 +53,14 @@ def envelope(record: Record, error: Exception, app: str) -> tuple[bytes | None, 
         f"{CONNECT}offset": str(record.offset).encode(),
         f"{CONNECT}connector.name": app.encode(),
         f"{CONNECT}stage": b"AGENT",
-        f"{CONNECT}class.name": reason.encode(),
+        f"{CONNECT}class.name": reason_text.encode(),
         f"{CONNECT}exception.class.name": f"{type(error).__module__}.{type(error).__qualname__}".encode(),
         f"{CONNECT}exception.message": str(error).encode()[:MAX_HEADER_BYTES],
         f"{CONNECT}exception.stacktrace": "".join(traceback.format_exception(error)).encode()[-MAX_HEADER_BYTES:],
         f"{SPRING}original-topic": record.topic.encode(),
         f"{SPRING}original-partition": struct.pack(">i", record.partition),
         f"{SPRING}original-offset": struct.pack(">q", record.offset),
-        "curfew-reason": reason.encode(),
+        "curfew-reason": reason_text.encode(),
     }
     headers += [(name, text) for name, text in added.items() if name not in present]
     room = MAX_BYTES - len(record.key or b"") - sum(len(name) + len(text) for name, text in headers)

@@ -16,6 +16,8 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -25,6 +27,7 @@ from typing import Any, Protocol
 import structlog
 
 from streams.core.errors import CurfewError, Fatal, Transient
+from streams.exposition import Histogram
 from streams.kafka.chunks import Batch, Chunk, Handler, Opener
 from streams.kafka.failpoints import ENABLED, passing
 from streams.kafka.outbox import Outbox
@@ -35,6 +38,8 @@ from streams.kafka.store import Overlay, Store
 BACK_OFF_S = (0.05, 0.2, 0.5, 1.0, 2.0, 5.0)
 #: How much changelog a kill -9 may cost to read again; asking for the position costs a round trip.
 POSITION_EVERY_ROWS = 20_000
+#: A chunk takes milliseconds; seconds mean a slow broker, minutes one that is away.
+CHUNK_BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
 log = structlog.get_logger(__name__)
 
@@ -62,6 +67,8 @@ class Counters:
     outputs: int = 0
     rows: int = 0
     retries: int = 0
+    dead_letters: Counter[str] = field(default_factory=Counter)
+    chunk_seconds: Histogram = field(default_factory=lambda: Histogram(CHUNK_BOUNDS_S))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -193,8 +200,10 @@ class Lane:
             self._rebuild_memory()  # the decision that was thrown away may have changed it
             await once()
 
+        began = time.perf_counter()
         await self._patiently(f"{chunk.topic}[{chunk.partition}]@{chunk.records[0].offset}", once, again)
         counters = self._works.counters
+        counters.chunk_seconds.observe(time.perf_counter() - began)
         counters.chunks += 1
         counters.records += len(chunk.records)
 
@@ -242,6 +251,8 @@ class Lane:
             passing("outputs.durable")
             counters.outputs += len(outputs)
             outputs.clear()
+            counters.dead_letters.update(batch.put_aside)
+            batch.put_aside.clear()
         rows = batch.rows.writes
         if rows:
             await self._patiently("changelog", lambda: self._write_changelog(batch))

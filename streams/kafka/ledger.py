@@ -45,7 +45,7 @@ class LedgerTopics:
 class Line:
     """The balance of one subscription. ``lag``: records of its queue that intake had not reached; ``unreadable``:
     records that are no events (in the dead letters, but nobody's units); ``unfit``: filtered ones for which the filter
-    had no answer."""
+    had no answer; ``oldest_pending_ms``: when the oldest unit that is not finished was accepted, Unix milliseconds."""
 
     subscription: str
     subscription_id: str
@@ -54,6 +54,7 @@ class Line:
     lag: int
     unreadable: int
     unfit: int = 0
+    oldest_pending_ms: int | None = None
 
 
 #: Unit id → (partition, offset) of its event in the queue.
@@ -77,6 +78,7 @@ class _Account:
     lag: int = 0
     unreadable: int = 0
     unfit: int = 0
+    oldest_ms: int | None = None
 
     def evidence(self) -> Evidence:
         return Evidence(
@@ -118,6 +120,7 @@ def check(config: Mapping[str, Any], codec: Codec, topics: LedgerTopics | None =
             lag=account.lag,
             unreadable=account.unreadable,
             unfit=account.unfit,
+            oldest_pending_ms=account.oldest_ms,
         )
         for subscription_id, account in sorted(accounts.items(), key=lambda item: (item[1].name, item[0]))
     ]
@@ -142,7 +145,9 @@ def _read_rows(scanner: Scanner, changelog: str) -> dict[str, _Account]:
         if key.startswith(units.UNIT):
             unit = units.decode(value, Unit)
             if unit.subscription_id in accounts:
-                accounts[unit.subscription_id].pending[unit.unit_id] = partition, unit.offset
+                account = accounts[unit.subscription_id]
+                account.pending[unit.unit_id] = partition, unit.offset
+                account.oldest_ms = min(unit.accepted_ms, account.oldest_ms or unit.accepted_ms)
         elif key.startswith(units.VERSION):
             subscription = units.decode(value, Subscription)
             if subscription.id in accounts:

@@ -133,6 +133,14 @@ class Pump:
         offsets = {(p.topic, p.partition): p.offset for p in partitions}
         self._loop.call_soon_threadsafe(self._callbacks.on_committed, offsets, refused)
 
+    def ask_ends(self, tell: Callable[[dict[Partition, int]], None]) -> None:
+        """``tell`` the end of every partition, as the last fetch has brought it, in the pump's thread."""
+        self._wishes.append(lambda: tell({one: self._known_end(one) for one in self._assigned}))
+
+    def _known_end(self, partition: Partition) -> int:
+        found = self._consumer.get_watermark_offsets(TopicPartition(*partition), cached=True)
+        return -1 if found is None else int(found[1])  # negative: not fetched yet
+
     def pause(self, partition: Partition) -> None:
         """Stop fetching a partition whose buffer is full; takes effect at the next poll."""
         self._wishes.append(lambda: self._switch(self._consumer.pause, partition))

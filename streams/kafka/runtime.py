@@ -38,6 +38,7 @@ from streams.kafka.pump import SESSION_TIMEOUT_MS, Partition, Pump
 from streams.kafka.stall import StallWatch
 from streams.kafka.stores import Stores
 from streams.kafka.ticks import TICKS, BusinessTime, TickReader
+from streams.kafka.worker_metrics import worker_metrics
 from streams.settings import ClockMode, Settings
 
 #: Commits are spaced by this: each costs the broker a write. Idle groups commit at once, so that whoever reads the
@@ -93,6 +94,7 @@ class Runtime:
         self._behind: dict[int, set[str]] = {}
         self._uncommitted: dict[Partition, int] = {}
         self._generation = 0
+        self._known_ends: dict[Partition, int] = {}
         self._faust = self._build_app()
 
     # -- building ---------------------------------------------------------------------------------------------------
@@ -214,7 +216,7 @@ class Runtime:
         )
         self._done = asyncio.Event()
         self.directory.mkdir(parents=True, exist_ok=True)  # Faust makes only the last part of the path
-        health = Health(self._health_port, self.health)
+        health = Health(self._health_port, self.health, metrics=self.metrics)
         await health.start()
         await self._faust.start()
         committer = loop.create_task(self._guarded(self._commit_loop))
@@ -410,6 +412,25 @@ class Runtime:
         self._pump.busy = not self.idle
 
     # -- looking in -------------------------------------------------------------------------------------------------
+
+    def metrics(self) -> str:
+        """For Prometheus. The ends are those of the scrape before: only the pump's thread may ask for them."""
+        if hasattr(self, "_pump"):
+            self._pump.ask_ends(lambda ends: setattr(self, "_known_ends", ends))
+        alive, facts = self.health()
+        return worker_metrics(
+            app=self.app,
+            instance=self.instance,
+            alive=alive,
+            outstanding=facts["chunks_outstanding"],
+            counters=self.counters,
+            lags={
+                partition: max(0, end - self._progress[partition].told)
+                for partition, end in self._known_ends.items()
+                if end >= 0 and partition in self._progress
+            },
+            now={number: self._time.now(number) for number in self._lanes},
+        )
 
     def health(self) -> tuple[bool, dict[str, Any]]:
         """Whether the worker is alive (partitions assigned and nothing stuck), and what it did so far."""

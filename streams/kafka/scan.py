@@ -48,6 +48,14 @@ class Scanner:
     def __exit__(self, *exc: object) -> None:
         self._consumer.close()
 
+    def topics(self, prefix: str) -> list[str]:
+        """The names of all topics that begin so. Raises Transient when nobody answers."""
+        try:
+            found = self._consumer.list_topics(timeout=REQUEST_TIMEOUT_S).topics
+        except KafkaException as error:
+            raise Transient(f"cannot ask Kafka for its topics: {error.args[0].str()}; is it running?") from error
+        return sorted(name for name in found if name.startswith(prefix))
+
     def spans(self, topic: str) -> Spans:
         """What every partition holds now; empty if there is no such topic. Raises Transient when nobody answers."""
         try:
