@@ -47,7 +47,7 @@ from tests.plan_changes.makers import (
 )
 
 RUN = START + timedelta(hours=3)
-TICK = TimePassed(may_execute=True)
+TICK = TimePassed(has_room=True)
 
 
 class Life:
