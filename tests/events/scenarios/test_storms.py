@@ -88,7 +88,7 @@ def test_two_weeks_around_a_change_of_the_clocks(stage: Stage, change: date) -> 
 
 
 def a_month(accounts: int) -> list[Step]:
-    """Accounts with invoices that are sent, paid in time, late or never, moved or cancelled; payments; all random."""
+    """Accounts with invoices that are sent, paid in time, late or never, moved or cancelled; and payments."""
     rng = random.Random(SEED)
     first = datetime(2018, 10, 20, 12, tzinfo=UTC)
     steps: list[Step] = []
@@ -168,4 +168,6 @@ def test_a_worker_that_is_killed_again_and_again_raises_the_same_events(stage: S
     wanted = {(event.type, event.event_id) for event in quiet.queued("operations")}
     assert {(event.type, event.event_id) for event in stage.events("operations")} == wanted
     assert len({type for type, _ in wanted}) == 6
-    assert totals(stage.rows(count_key(""))) == quiet.counts
+    counts = totals(stage.rows(count_key("")))
+    del counts["unrouted bill_run.completed"]  # of the run that every stage has
+    assert counts == quiet.counts
