@@ -197,6 +197,19 @@ def test_usage_writes_a_line_once_a_day() -> None:
     assert partition.writes == [b"line/S1"]
 
 
+def test_hints_that_were_left_by_each_change_become_one_when_they_come() -> None:
+    """Set again one by one they would live, and be looked at, for as long as the SIM is used."""
+    partition = watched()
+    for revision in range(2, 12):
+        partition.take(changed(a_sim(), revision))
+    partition.take(some_usage(29))
+    assert len(partition.index) > 10
+
+    partition.take(on(31))
+
+    assert len(partition.index) == 1
+
+
 def test_an_episode_between_two_records_is_told_with_its_end_even_if_no_tick_came_between_them() -> None:
     """After an outage, and for usage that comes before its time: dormancy is told when its instant has come."""
     partition = watched()
