@@ -16,6 +16,7 @@ import typer
 
 from agents.cli import choices
 from agents.cli.output import Exit, TableOrJson, TableOrJsonOption, note, show
+from streams.core.errors import Transient
 from streams.settings import Settings
 
 #: A new look of the monitor may take some seconds; one that does not answer is as good as none.
@@ -85,7 +86,10 @@ def _names(settings: Settings) -> list[str]:
     """All groups of the cluster, for the nearest ones to one that there is not."""
     from streams.kafka.admin import admin_client, answering
 
-    listed = admin_client(answering(settings.kafka())).list_consumer_groups(request_timeout=TIMEOUT_S).result()
+    admin = admin_client(answering(settings.kafka()))  # a client that nobody holds ends before it has answered
+    listed = admin.list_consumer_groups(request_timeout=TIMEOUT_S).result()
+    if listed.errors:
+        raise Transient(f"consumer groups cannot be listed: {listed.errors[0]}; is bootstrap_servers right?")
     return sorted(one.group_id for one in listed.valid)
 
 
