@@ -20,6 +20,7 @@ from streams.core.audit import AuditEntry
 from streams.core.errors import Misconfigured, Transient
 from streams.core.graph import GRAPH, Graph
 from streams.core.sources import DataSource, extended
+from streams.kafka.admin import answering
 from streams.settings import Settings
 
 AUDIT = "config.audit"
@@ -37,7 +38,13 @@ T = TypeVar("T")
 
 def author(by: str | None) -> str:
     """Who is recorded as the one who made a change."""
-    return by or os.environ.get(BY_VARIABLE) or f"{getpass.getuser()}@{socket.gethostname()}"
+    if found := by or os.environ.get(BY_VARIABLE):
+        return found
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container that runs as a user without a name
+        user = f"uid-{os.getuid()}"
+    return f"{user}@{socket.gethostname()}"
 
 
 def save(
@@ -76,8 +83,8 @@ def _json(value: object | None) -> str | None:
 def history(settings: Settings, codec: Codec, what: str, name: str | None) -> list[AuditEntry]:
     """The entries of ``what``, of all or of one ``name``, oldest first; raises Misconfigured or Transient."""
     decode = codec.decoder(AuditEntry)
-    consumer = Consumer(settings.kafka(**{"group.id": "curfew-audit", "enable.auto.commit": False,
-                                          "enable.partition.eof": True}))  # fmt: skip
+    config = settings.kafka(**{"group.id": "curfew-audit", "enable.auto.commit": False, "enable.partition.eof": True})
+    consumer = Consumer(answering(config))
     found: list[AuditEntry] = []
     try:
         topic = consumer.list_topics(AUDIT, timeout=TIMEOUT_S).topics[AUDIT]

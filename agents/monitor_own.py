@@ -84,10 +84,11 @@ class OwnPart:
                 self._texts[what] = count()
                 self.problems.pop(what, None)
                 wait = seconds
-            except (CurfewError, KafkaException, OSError) as error:
+            except Exception as error:  # whatever it is: a thread that ends would leave its last figures standing
                 if what not in self.problems:
-                    log.info("monitor.not_counted", what=what, error=str(error))
-                self.problems[what] = str(error)
+                    known = isinstance(error, CurfewError | KafkaException | OSError)
+                    log.warning("monitor.not_counted", what=what, error=repr(error), exc_info=not known)
+                self.problems[what] = str(error) or repr(error)
                 wait = RETRY_S
             self._stop.wait(wait)
         if what == "deadlines" and self._feed is not None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from agents.cli.output import Exit, TableOrJson, TableOrJsonOption, note, show
+from agents.config_changes import ByOption
 
 if TYPE_CHECKING:
     from streams.core.event_rules import EventRule
@@ -23,13 +24,15 @@ def apply(
     file: Annotated[Path, typer.Argument(help="TOML with [[rule]] tables, as docs/examples/event-rules.toml.")],
     prune: Annotated[bool, typer.Option("--prune", help="Delete the rules that are not in the file.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and compare, change nothing.")] = False,
+    by: ByOption = None,
 ) -> None:
     """Check a file of rules and save them; running workers follow, and move what is pending. Exits with 2 if one is
     wrong.
 
     Example: curfew events rules apply docs/examples/event-rules.toml
     """
-    from agents.config_records import read_records, write_records
+    from agents.config_changes import save
+    from agents.config_records import read_records
     from agents.event_rules_file import read_rules
     from streams.codec import Codec, Registry
     from streams.core.errors import Misconfigured
@@ -47,8 +50,8 @@ def apply(
     changes: dict[str, EventRule | None] = {name: rule for name, rule in wanted.items() if existing.get(name) != rule}
     if prune:
         changes |= dict.fromkeys(existing.keys() - wanted.keys())
-    if changes and not dry_run:
-        write_records(settings, codec, TOPIC, changes)
+    if not dry_run:
+        save(settings, codec, TOPIC, "rule", existing, changes, by)
     for name in sorted(wanted.keys() | existing.keys()):
         what = "unchanged" if name in wanted else "kept, though not in the file"
         if name in changes:
@@ -101,6 +104,24 @@ def show_rule(
     typer.echo(f"{rule.name}: {rule.type}, {days} the first delivery, at {rule.at} in the account's zone{unpaid}")
     if not rule.active:
         typer.echo("it is not active, so it raises nothing")
+
+
+@app.command("history")
+def show_history(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]")] = None,
+    style: TableOrJsonOption = TableOrJson.TABLE,
+) -> None:
+    """Show who changed which rule, when, from what to what.
+
+    Example: curfew events rules history reminder
+    """
+    from agents.config_changes import as_row, history
+    from streams.codec import Codec, Registry
+    from streams.settings import Settings
+
+    settings = Settings()
+    entries = history(settings, Codec(Registry(settings.schema_registry_url)), "rule", name)
+    show([as_row(entry) for entry in entries], style, columns=("at", "by", "name", "action", "changes"))
 
 
 def _live() -> dict[str, EventRule]:

@@ -23,7 +23,7 @@ from streams.codec import Codec, Registry
 from streams.core.errors import Misconfigured
 from streams.core.rows import source_key
 from streams.core.sources import DataSource, SourceRow
-from streams.kafka.admin import admin_client, partition_counts
+from streams.kafka.admin import admin_client, answering, partition_counts
 from streams.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, help="Tables of others that extend the parameters of events.")
@@ -45,7 +45,7 @@ def apply(
     settings, codec = _place()
     existing = live_sources(settings, codec)
     wanted = _or_usage(lambda: read_sources(file, existing))
-    topics = partition_counts(admin_client(settings.kafka()))
+    topics = partition_counts(admin_client(answering(settings.kafka())))
     for source in wanted.values():
         if source.topic is not None and source.topic.name not in topics:
             _refuse(f"source {source.name}: there is no topic {source.topic.name!r}; create it, or correct the name")

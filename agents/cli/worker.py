@@ -23,7 +23,7 @@ app = typer.Typer(no_args_is_help=True)
 @app.command()
 def worker(
     name: Annotated[
-        str, typer.Argument(help="events, usage, plan-changes, execution, persistence, delivery or dispatch")
+        str, typer.Argument(help="events, usage, sources, plan-changes, execution, persistence, delivery or dispatch")
     ],
     instance: Annotated[str, typer.Option(help="tells workers of one app apart; stable over restarts")] = "1",
     health_port: Annotated[int | None, typer.Option(help="serve GET /health on this loopback port")] = None,

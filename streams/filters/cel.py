@@ -69,19 +69,19 @@ class CelLanguage:
 
 
 class CelFilter:
-    """A compiled filter; ``names`` in the order in which they occur."""
+    """A compiled filter; ``names`` in the order in which they occur; ``why`` none has an answer, or None."""
 
-    __slots__ = ("_evaluate", "_why", "names")
+    __slots__ = ("_evaluate", "names", "why")
 
     def __init__(self, names: tuple[str, ...], evaluate: Any, why: str | None) -> None:
         self.names = names
         self._evaluate = evaluate
-        self._why = why
+        self.why = why
 
     def __call__(self, values: Mapping[str, Value]) -> bool:
         """The answer; raises :class:`Unfit` where there is none."""
-        if self._why is not None:
-            raise Unfit(self._why)
+        if self.why is not None:
+            raise Unfit(self.why)
         data = {spoken(name): _plain(values.get(name)) for name in self.names}
         try:
             found = self._evaluate(data=data).value()
@@ -107,6 +107,10 @@ def _check(expression: str, variables: tuple[tuple[str, str], ...]) -> None:
         raise InvalidFilter(explain(expression, str(error), tokens, types)) from None
     if found != "BOOL":
         raise InvalidFilter(f'{expression!r} is no question: write what it is compared with, as in facts.to == "x"')
+    # What is run is made of the text once more, less strictly: here they must agree, or no event would ever fit.
+    runs = _compiled(expression)
+    if runs.why is not None or not types.keys() >= set(runs.names):
+        raise InvalidFilter(f"{expression!r} is written in a way that is not understood: write fields as in facts.to")
 
 
 @lru_cache(maxsize=64)

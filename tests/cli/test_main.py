@@ -88,6 +88,8 @@ def test_no_broker_is_one_line_and_1(offline: Curfew, monkeypatch: pytest.Monkey
         "events counts", "consume clock.ticks", "produce billing.account", "billing reconcile", "plan-changes list",
         "plan-changes show S1", "plan-changes board --once", "plan-changes eligible S1 --account A1",
         "plan-changes dry-run S1 --account A1", "plan-changes order S1 basic-to-plus --account A1",
+        "routes history", "subscriptions history", "sources history", "sources list", "events rules history",
+        "events rules list",
     ],
 )  # fmt: skip
 def test_without_kafka_every_command_says_so_at_once(

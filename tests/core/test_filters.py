@@ -93,6 +93,10 @@ REFUSED = [
     ('"open', "Syntax error"),
     ("(" * 50 + "facts.silent" + ")" * 50, "make it simpler"),
     (f'account.name == "{"x" * MAX_LENGTH}"', f"at most {MAX_LENGTH}"),
+    ('.account.name == "x"', "is not understood"),
+    ('account.name == "x" || .facts.silent', "is not understood"),
+    ('account.`name` == "x"', "is not understood"),
+    ('account // of the event\n .name == "x"', "is not understood"),
 ]
 
 

@@ -98,20 +98,27 @@ def test_rules_are_saved_compared_shown_and_pruned_on_a_real_kafka(
     monkeypatch.setenv("CURFEW_SCHEMA_REGISTRY_URL", kafka.schema_registry_url)
     settings = Settings()
     admin = kafka_admin.admin_client(settings.kafka())
-    if event_rules.TOPIC not in kafka_admin.partition_counts(admin):
-        kafka_admin.create_topics(admin, [Manifest.load().topic(event_rules.TOPIC)])
-    register_all(Registry(settings.schema_registry_url), {f"{event_rules.TOPIC}-value": "curfew.config.EventRule"})
+    there = kafka_admin.partition_counts(admin)
+    topics = (event_rules.TOPIC, "config.audit")
+    kafka_admin.create_topics(admin, [Manifest.load().topic(topic) for topic in topics if topic not in there])
+    subjects = {
+        f"{event_rules.TOPIC}-value": "curfew.config.EventRule",
+        "config.audit-value": "curfew.config.AuditEntry",
+    }
+    register_all(Registry(settings.schema_registry_url), subjects)
 
     run("apply", str(EXAMPLE), "--prune")
     unchanged = run("apply", str(EXAMPLE))
-    changed = run("apply", written(tmp_path, GOOD), "--prune")
+    changed = run("apply", written(tmp_path, GOOD), "--prune", "--by", "anna")
+    trail = json.loads(run("history", "reminder", "-f", "json").output)
     listed = json.loads(run("list", "-f", "json").output)
     shown, unknown = run("show", "reminder").output, run("show", "reminders")
 
-    assert unchanged.output.count("unchanged") == len(read_rules(EXAMPLE)) == 3
+    assert unchanged.output.count("unchanged") == len(read_rules(EXAMPLE)) == 5
     assert "reminder: changed" in changed.output
-    assert changed.output.count("deleted") == 2
+    assert changed.output.count("deleted") == 4
     assert [(row["name"], row["days"]) for row in listed] == [("reminder", 3)]
     assert "3 days after the first delivery, at 09:00 in the account's zone if a balance is left then" in shown
+    assert (trail[-1]["by"], trail[-1]["action"], trail[-1]["after"]["days"]) == ("anna", "changed", 3)
     assert unknown.exit_code == 2
     assert "there are: reminder" in unknown.output
