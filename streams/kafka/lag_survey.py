@@ -1,5 +1,8 @@
-"""What the brokers say without being asked group by group: partitions, their ends, groups, members. Through the admin
-client, whose function for committed offsets is not used: it may end the process (see offset_fetch)."""
+"""What the brokers say without being asked group by group: partitions, their ends, groups.
+
+Through the admin client, but for its functions that go to a group's coordinator (offsets, members): they end the
+process when a connection breaks (see group_members and offset_fetch).
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but
 )
 
 from streams.core.errors import Transient
-from streams.core.lag_report import Member, PartitionState, Place
+from streams.core.lag_report import PartitionState, Place
 
 TIMEOUT_S: Final = 15.0
 
@@ -90,29 +93,6 @@ def ends(
             failed = error
     if failed is not None and not found:
         raise _unanswered(failed) from failed
-    return found
-
-
-def members(admin: AdminClient, groups: Iterable[str]) -> dict[str, tuple[Member, ...]]:
-    """Who is in these groups; one that cannot be asked at the moment is left out."""
-    names = list(groups)
-    if not names:
-        return {}
-    found = {}
-    for name, future in admin.describe_consumer_groups(names, request_timeout=TIMEOUT_S).items():
-        try:
-            description = future.result()
-        except KafkaException:
-            continue
-        found[name] = tuple(
-            Member(
-                member_id=one.member_id,
-                client_id=one.client_id,
-                host=one.host.lstrip("/"),
-                places=frozenset((place.topic, place.partition) for place in one.assignment.topic_partitions),
-            )
-            for one in description.members
-        )
     return found
 
 
