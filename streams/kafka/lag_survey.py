@@ -20,6 +20,8 @@ from streams.core.errors import Transient
 from streams.core.lag_report import PartitionState, Place
 
 TIMEOUT_S: Final = 15.0
+#: The first question of a look. A broker that is away is waited for no longer, so that it is told soon.
+ANY_ANSWER_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +50,7 @@ class Survey:
 def survey(admin: AdminClient) -> Survey:
     """Two requests, however large the cluster is; raises Transient when a broker does not answer."""
     try:
-        metadata: Any = admin.list_topics(timeout=TIMEOUT_S)
+        metadata: Any = admin.list_topics(timeout=ANY_ANSWER_S)
         listed = admin.list_consumer_groups(request_timeout=TIMEOUT_S).result()
         if listed.errors:  # no broker, or not all of them: an empty answer would look like "nothing is behind"
             raise KafkaException(listed.errors[0])

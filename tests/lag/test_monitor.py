@@ -60,7 +60,10 @@ def monitor(servers: str, data_dir: Path, *options: str) -> Iterator[Running]:
         yield Running(json.loads(state.read_bytes())["url"], process)
     finally:
         process.terminate()
-        assert process.wait(60) == 0
+        try:
+            assert process.wait(60) == 0
+        finally:
+            process.kill()
     assert not state.exists()
 
 
