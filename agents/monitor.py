@@ -150,6 +150,9 @@ class Monitor:
                 # From beginning to beginning; a look that takes longer than the pause is followed by a short one.
                 rest = max(self._options.every_s / 10, self._options.every_s - (time.monotonic() - began))
                 await _first_of(stop, self._wake, timeout=rest)
+        except Exception:
+            log.exception("monitor.failed")  # at once: what runs beside it takes seconds to end
+            raise
         finally:
             state.unlink(missing_ok=True)
             await health.stop()

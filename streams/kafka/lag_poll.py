@@ -22,8 +22,9 @@ from streams.core.lag_report import ClusterLag, GroupLag, Member, PartitionState
 from streams.core.lag_track import LOOKS, Ends, Track
 from streams.kafka.admin import admin_client
 from streams.kafka.first_unread import FirstUnreadReader, Question
+from streams.kafka.group_members import MemberReader
 from streams.kafka.lag_commits import FETCH_S, CommitSource
-from streams.kafka.lag_survey import Group, Survey, ends, members, survey
+from streams.kafka.lag_survey import Group, Survey, ends, survey
 
 #: Looks in which a group that was only asked for is not listed, until it counts as deleted.
 GONE_AFTER: Final = 6
@@ -66,6 +67,7 @@ class LagPoller:
         self._use_topic = use_topic
         self._admin = admin_client(self._config)
         self._first = FirstUnreadReader(self._config)
+        self._member_reader = MemberReader(self._config)
         self._source = self._new_source()
         self._begin("")
 
@@ -88,6 +90,7 @@ class LagPoller:
     def close(self) -> None:
         self._first.close()
         self._source.close()
+        self._member_reader.close()
 
     def look(self) -> ClusterLag:
         """Everything as it is now."""
@@ -204,7 +207,7 @@ class LagPoller:
             del self._members[gone]
             self._described.pop(gone, None)
         names.sort(key=lambda name: self._described.get(name, 0))
-        for group, found in members(self._admin, names[: self._budget.describe]).items():
+        for group, found in self._member_reader.read(names[: self._budget.describe]).items():
             self._members[group] = found
             self._described[group] = self._number
 

@@ -1,5 +1,8 @@
-"""What the brokers say without being asked group by group: partitions, their ends, groups, members. Through the admin
-client, whose function for committed offsets is not used: it may end the process (see offset_fetch)."""
+"""What the brokers say without being asked group by group: partitions, their ends, groups.
+
+Through the admin client, but for its functions that go to a group's coordinator (offsets, members): they end the
+process when a connection breaks (see group_members and offset_fetch).
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,11 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but
 )
 
 from streams.core.errors import Transient
-from streams.core.lag_report import Member, PartitionState, Place
+from streams.core.lag_report import PartitionState, Place
 
 TIMEOUT_S: Final = 15.0
+#: The first question of a look. A broker that is away is waited for no longer, so that it is told soon.
+ANY_ANSWER_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +50,7 @@ class Survey:
 def survey(admin: AdminClient) -> Survey:
     """Two requests, however large the cluster is; raises Transient when a broker does not answer."""
     try:
-        metadata: Any = admin.list_topics(timeout=TIMEOUT_S)
+        metadata: Any = admin.list_topics(timeout=ANY_ANSWER_S)
         listed = admin.list_consumer_groups(request_timeout=TIMEOUT_S).result()
         if listed.errors:  # no broker, or not all of them: an empty answer would look like "nothing is behind"
             raise KafkaException(listed.errors[0])
@@ -90,29 +95,6 @@ def ends(
             failed = error
     if failed is not None and not found:
         raise _unanswered(failed) from failed
-    return found
-
-
-def members(admin: AdminClient, groups: Iterable[str]) -> dict[str, tuple[Member, ...]]:
-    """Who is in these groups; one that cannot be asked at the moment is left out."""
-    names = list(groups)
-    if not names:
-        return {}
-    found = {}
-    for name, future in admin.describe_consumer_groups(names, request_timeout=TIMEOUT_S).items():
-        try:
-            description = future.result()
-        except KafkaException:
-            continue
-        found[name] = tuple(
-            Member(
-                member_id=one.member_id,
-                client_id=one.client_id,
-                host=one.host.lstrip("/"),
-                places=frozenset((place.topic, place.partition) for place in one.assignment.topic_partitions),
-            )
-            for one in description.members
-        )
     return found
 
 

@@ -20,8 +20,9 @@ def committed_offsets(
 ) -> dict[Place, int]:
     """The offsets that the group has committed, wherever it has. Raises KafkaException.
 
-    Asked by a consumer that never joins: list_consumer_group_offsets of the admin client ends the process (SIGSEGV in
-    librdkafka 2.16) when a group's coordinator is not ready, as it is not after a broker's start.
+    Asked by a consumer that never joins: list_consumer_group_offsets of the admin client ends the process (librdkafka
+    2.16, like every admin function that goes to a coordinator) when the connection breaks, or the coordinator is not
+    ready, as it is not after a broker's start.
     """
     consumer = Consumer(quiet({**config, "group.id": group, "enable.auto.commit": False}))
     try:

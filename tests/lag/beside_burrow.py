@@ -23,7 +23,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +81,7 @@ class Life:
     transactional: bool = False
     written: int = 0
     committed: int = -1
-    commits: int = 0
-    born: float = field(default_factory=time.monotonic)
+    was_at: int = -1
 
     def __post_init__(self) -> None:
         create_topic(self.servers, self.name)
@@ -107,7 +106,6 @@ class Life:
     def commit(self, offset: int) -> None:
         self._consumer.commit(offsets=[TopicPartition(self.name, 0, offset)], asynchronous=False)
         self.committed = offset
-        self.commits += 1
 
     def close(self) -> None:
         self._consumer.close()
@@ -165,8 +163,8 @@ def rewound(life: Life, at: float, turn: int) -> None:
         return
     if at < TROUBLE_S:
         life.commit(life.written)
-    elif not getattr(life, "back", False):
-        life.back = True  # type: ignore[attr-defined]
+    elif life.was_at < 0:
+        life.was_at = life.committed
         life.commit(0)
     else:
         life.commit(min(life.written, life.committed + 120))
@@ -232,7 +230,7 @@ ACTORS = (
     Actor("slow", slow, lambda life, at: "WARN"),
     Actor(
         "rewound", rewound,
-        lambda life, at: "REWIND" if at >= TROUBLE_S and life.committed < life.written - 60 else None,
+        lambda life, at: "REWIND" if life.committed < life.was_at else None,
     ),
 )  # fmt: skip
 

@@ -9,11 +9,12 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka import Consumer
 from prometheus_client.parser import text_string_to_metric_families
 
 from agents.embedded import Stack
@@ -59,7 +60,10 @@ def monitor(servers: str, data_dir: Path, *options: str) -> Iterator[Running]:
         yield Running(json.loads(state.read_bytes())["url"], process)
     finally:
         process.terminate()
-        assert process.wait(60) == 0
+        try:
+            assert process.wait(60) == 0
+        finally:
+            process.kill()
     assert not state.exists()
 
 
@@ -121,10 +125,14 @@ def test_a_wrong_regex_is_wrong_usage(curfew: Curfew) -> None:
 def test_a_scrape_is_answered_from_memory_while_the_broker_is_away(
     lag_stack: Stack, servers: str, behind: tuple[str, str], tmp_path: Path, times: int
 ) -> None:
-    """Before, meanwhile (the old numbers, and that they are old), and after a restart of the broker."""
+    """Before, meanwhile (the old numbers, and that they are old), and after a restart of the broker. A second group has
+    a member, so that members are asked for while its coordinator is not ready."""
     topic, group = behind
     labels = {"topic": topic, "partition": "0"}
-    with monitor(servers, tmp_path, "--group", group) as running:
+    member = Consumer({"bootstrap.servers": servers, "group.id": f"{group}-live", "log_level": 0})
+    member.subscribe([topic])
+    wait_until(lambda: (member.poll(0.1), member.assignment())[1], "the second group has its partition")
+    with closing(member), monitor(servers, tmp_path, "--group", f"{group}.*") as running:
         wait_until(lambda: running.value("curfew_monitor_up") == 1, "it has looked", 60.0)
         for _ in range(times):
             lag_stack.kill_broker()
