@@ -157,9 +157,9 @@ class ContextChanged:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimePassed:
-    """The partition's clock moved. ``has_room``: the window of what is in flight has room for this change."""
+    """The partition's clock moved. ``may_execute``: the window of commands in flight has room for this change."""
 
-    has_room: bool
+    may_execute: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -64,5 +64,5 @@ def follow(current: Change, fact: ContextChanged, now: datetime, rules: Rules) -
     )
     moved = replace(moved, sequence=moved.sequence + 1)
     news = finding(moved, "rescheduled", now, from_zone=current.zone, zone=moved.zone)
-    going = progress(moved, now, rules, has_room=False)
+    going = progress(moved, now, rules, may_execute=False)
     return replace(going, effects=(news, *going.effects))

@@ -29,7 +29,7 @@ from streams.core.change import (
 )
 from streams.core.change_context import newer
 from streams.core.change_messages import command, refused, rejection
-from streams.core.change_progress import OVERDUE, actions, in_flight
+from streams.core.change_progress import OVERDUE, actions
 from streams.core.change_rows import (
     CHANGE,
     PARKED,
@@ -89,7 +89,7 @@ def rebuild(rows: Rows, window: int) -> DueIndex:
     for key, value in rows.scan(CHANGE.encode()):
         change = derived(unpack_change(value))
         index.add(dues(change))
-        index.mark(key.decode(), in_flight(change))
+        index.mark(key.decode(), change.awaiting is CommandStep.EXECUTE)
     for _, value in rows.scan(PARKED.encode()):
         parked = unpack_parked(value)
         index.add(_parked_dues(parked))
@@ -186,7 +186,7 @@ class Desk:
             if due.id.startswith(PARKED):
                 yield self._wake_parked(due.id.removeprefix(PARKED), self.now)
             else:
-                fact = TimePassed(has_room=self._index.has_room)
+                fact = TimePassed(may_execute=self._index.has_room)
                 yield self._apply(due.id.removeprefix(CHANGE), fact, self.now)
 
     def _apply(self, service_id: str, fact: Fact, now: datetime) -> list[Effect]:
@@ -205,7 +205,7 @@ class Desk:
         self.rows.put(change_key(service_id), pack(after))
         self._note_open(before, after)
         self._index.add(dues(after, before))
-        self._index.mark(f"{CHANGE}{service_id}", in_flight(after))
+        self._index.mark(f"{CHANGE}{service_id}", after.awaiting is CommandStep.EXECUTE)
 
     def _note_open(self, before: Change | None, after: Change) -> None:
         was, now = _owner(before), _owner(after)

@@ -46,7 +46,7 @@ def order(current: Change | None, fact: ChangeOrdered, now: datetime, rules: Rul
     if is_told(change, "ordered"):
         change = replace(change, sequence=1)
         effects.append(finding(change, "ordered", now, channel=request.channel))
-    going = progress(change, now, rules, has_room=False)
+    going = progress(change, now, rules, may_execute=False)
     assert going.change is not None
     return Step(
         change=going.change,

@@ -51,7 +51,7 @@ class ActionKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Action:
-    """Something to do from ``at`` on; ``windowed`` ones wait for room in the window of what is in flight."""
+    """Something to do from ``at`` on; ``windowed`` ones wait for room in the window of commands in flight."""
 
     kind: ActionKind
     at: datetime
@@ -73,17 +73,7 @@ def actions(change: Change) -> Iterator[Action]:
     if wanted is not None:
         sent = change.settled_at if change.settling is wanted else None
         first = change.deadline_at if not change.closed or change.retry_at is None else change.retry_at
-        # Releases of a whole night sent at once would wait in the persister until they are overdue, and be sent again.
-        # A close does not wait: it finds out what is missed. Nor does what is sent again, or lost answers would fill
-        # the window for ever.
-        windowed = sent is None and wanted is SettlementKind.RELEASE
-        yield Action(kind=ActionKind.SETTLE, at=first if sent is None else sent + OVERDUE, windowed=windowed)
-
-
-def in_flight(change: Change) -> bool:
-    """Whether it has a place in the window: its outcome is being made, or made true."""
-    releasing = change.is_open and change.settling is SettlementKind.RELEASE and change.effective_at is None
-    return releasing or change.awaiting is CommandStep.EXECUTE
+        yield Action(kind=ActionKind.SETTLE, at=first if sent is None else sent + OVERDUE)
 
 
 def _settlement_wanted(change: Change) -> SettlementKind | None:
@@ -129,10 +119,10 @@ class _Work:
         return Step(change=self.change, effects=tuple(self.effects))
 
 
-def progress(change: Change, now: datetime, rules: Rules, *, has_room: bool) -> Step:
-    """Take every action that is due at ``now``; commands of step execute and releases only with ``has_room``."""
+def progress(change: Change, now: datetime, rules: Rules, *, may_execute: bool) -> Step:
+    """Take every action that is due at ``now``; commands of step execute only with ``may_execute``."""
     work = _Work(change, now, rules)
-    _go_on(work, has_room=has_room)
+    _go_on(work, may_execute=may_execute)
     return work.step()
 
 
@@ -149,7 +139,7 @@ def finished(change: Change, fact: ExecutionFinished, now: datetime, rules: Rule
             _did_not_succeed(work, result)
         case _:
             assert_never(result.verdict)
-    _go_on(work, has_room=False)
+    _go_on(work, may_execute=False)
     return work.step()
 
 
@@ -181,24 +171,24 @@ def acknowledged(change: Change, fact: Acknowledged, now: datetime, rules: Rules
                 work.set(effective_at=ack.committed_at)
         case _:
             assert_never(ack.kind)
-    _go_on(work, has_room=False)
+    _go_on(work, may_execute=False)
     return work.step()
 
 
-def _go_on(work: _Work, *, has_room: bool) -> None:
+def _go_on(work: _Work, *, may_execute: bool) -> None:
     _release_tasks(work)
     while True:
         if work.change.state in (State.EXECUTED, State.HELD, State.ABANDONED) and work.change.persisted_at is not None:
             work.move(State.PERSISTED, retry_at=None, reason=None)
             _release_tasks(work)
-        due = next((action for action in actions(work.change) if _possible(work, action, has_room)), None)
+        due = next((action for action in actions(work.change) if _possible(work, action, may_execute)), None)
         if due is None:
             return
         _take(work, due.kind)
 
 
-def _possible(work: _Work, action: Action, has_room: bool) -> bool:
-    if action.at > work.now or (action.windowed and not has_room):
+def _possible(work: _Work, action: Action, may_execute: bool) -> bool:
+    if action.at > work.now or (action.windowed and not may_execute):
         return False
     if action.kind in (ActionKind.START, ActionKind.EXECUTE) and work.now >= work.change.deadline_at:
         # Whether it may be finished late is the policy's decision, after the store has said that it was missed.

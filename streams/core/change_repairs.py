@@ -47,7 +47,7 @@ def repair(current: Change | None, fact: ChangeRepaired, now: datetime, rules: R
     if request.resolution is Resolution.ROLL:
         repaired = replace(repaired, sequence=repaired.sequence + 1)
         effects.append(finding(repaired, "rescheduled", now, before=current.state, request_id=request.request_id))
-    going = progress(repaired, now, rules, has_room=False)
+    going = progress(repaired, now, rules, may_execute=False)
     assert going.change is not None
     return Step(change=going.change, effects=(accepted(request, going.change, now), *effects, *going.effects))
 

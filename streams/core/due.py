@@ -15,7 +15,7 @@ from datetime import datetime
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Due:
-    """Row ``id`` has something to do from ``at`` on. ``windowed``: only while the window has room."""
+    """Row ``id`` has something to do from ``at`` on. ``windowed``: only while the window of commands has room."""
 
     id: str
     at: datetime

@@ -11,7 +11,6 @@ from decimal import Decimal
 import pytest
 
 from agents import plan_changes
-from streams.core.change_progress import OVERDUE
 from streams.core.change_rows import change_key, unpack_change
 from streams.core.clock import NextDue
 from streams.core.events import Finding
@@ -257,49 +256,6 @@ def test_the_window_bounds_what_is_in_flight_and_results_open_it(monkeypatch: py
 
     assert rounds == 4
     assert Counter(kinds(plant, plant.sent))["executed"] == 10
-
-
-def test_releases_of_a_midnight_wait_for_room_and_acknowledgements_make_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sent all at once they would be overdue before the persister comes to them, and be sent again; after a restart
-    the rows say which are out."""
-    monkeypatch.setattr(plan_changes, "WINDOW", 3)
-    plant = a_plant()
-    services = [f"S{number}" for number in range(10)]
-    for service in services:
-        plant.knows(an_account(), a_service(id=service), a_plan(service_id=service))
-    plant.request(*(a_request(f"R-{service}", service_id=service) for service in services))
-    outputs = plant.tick(START + timedelta(hours=3))
-    while outputs := plant.execute(outputs):
-        pass
-    at = START + timedelta(hours=4)
-    plant.acknowledge(*(acknowledgement(the_change(plant, one), AcknowledgementKind.PERSISTED, at) for one in services))
-
-    out, rounds = plant.settlements(plant.tick(DEADLINE)), 0
-    plant.changes.reopen()
-    assert plant.settlements(plant.tick(DEADLINE)) == []
-    while out:
-        assert len(out) <= 3
-        answers = [
-            acknowledgement(the_change(plant, one.service_id), AcknowledgementKind.RELEASED, DEADLINE) for one in out
-        ]
-        out, rounds = plant.settlements(plant.acknowledge(*answers)), rounds + 1
-
-    assert rounds == 4
-    assert all(the_change(plant, one).effective_at == DEADLINE for one in services)
-
-
-def test_releases_that_are_not_answered_are_sent_again_without_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else lost answers would fill the window for ever."""
-    monkeypatch.setattr(plan_changes, "WINDOW", 1)
-    plant = a_plant()
-    plant.request(a_request())
-    plant.execute(plant.tick(START + timedelta(hours=3)))
-    plant.acknowledge(acknowledgement(the_change(plant), AcknowledgementKind.PERSISTED, START + timedelta(hours=4)))
-
-    [first] = plant.settlements(plant.tick(DEADLINE))
-    [again] = plant.settlements(plant.tick(DEADLINE + OVERDUE))
-
-    assert (again.change_id, again.kind) == (first.change_id, first.kind)
 
 
 def test_slices_of_a_tick_are_durable_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,7 +47,7 @@ from tests.plan_changes.makers import (
 )
 from tests.plan_changes.test_machine import commands, events, replies, settlements
 
-TICK = TimePassed(has_room=True)
+TICK = TimePassed(may_execute=True)
 HOUR = timedelta(hours=1)
 
 
@@ -164,7 +164,7 @@ def test_a_held_change_is_finished_late() -> None:
     assert events(done.effects) == ["rerate_requested", "persisted", "completed"]
     [rerate] = [one.finding for one in done.effects if isinstance(one, RaiseFinding) and "rerate" in one.finding.type]
     assert (rerate.facts["rerate_from"], rerate.facts["rerate_to"]) == (DEADLINE, later + HOUR)
-    assert settlements(step(done.change, TICK, later + HOUR, NO_HOOKS)) == [SettlementKind.RELEASE]
+    assert settlements(done) == [SettlementKind.RELEASE]
 
 
 def test_a_change_that_may_be_finished_late_is_not_told_as_missed_twice() -> None:
@@ -275,5 +275,5 @@ def test_an_order_for_a_past_date_is_made_retroactive() -> None:
     done = step(sealed, persisted, NOON, NO_HOOKS)
 
     assert events(done.effects) == ["rerate_requested", "persisted", "completed"]
-    assert settlements(step(done.change, TICK, NOON, NO_HOOKS)) == [SettlementKind.RELEASE]
+    assert settlements(done) == [SettlementKind.RELEASE]
     assert not after(done).missed

@@ -47,7 +47,7 @@ from tests.plan_changes.makers import (
 )
 
 RUN = START + timedelta(hours=3)
-TICK = TimePassed(has_room=True)
+TICK = TimePassed(may_execute=True)
 
 
 class Life:
