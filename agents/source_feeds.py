@@ -248,8 +248,9 @@ def _json(value: bytes) -> dict[str, Any]:
     text = value[_JSON_HEADER:] if value[:1] == b"\0" else value
     try:
         columns = json.loads(text, parse_float=Decimal)
-    except ValueError as error:
-        raise Poison("not_json", str(error)) from error
+        json.dumps(columns, default=str, ensure_ascii=False).encode()  # halves of characters have no encoding
+    except (ValueError, ArithmeticError, RecursionError) as error:
+        raise Poison("not_json", str(error) or type(error).__name__) from error
     if not isinstance(columns, dict):
         raise Poison("wrong_type", f"the value is a JSON {type(columns).__name__}, not an object")
     return columns

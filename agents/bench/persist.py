@@ -25,8 +25,8 @@ from streams.sinks.billing.engine import open_engine, parse
 
 CHANGES = 5_000
 PER_TRANSACTION = 500
-#: Three are too few where other work runs beside: the disk alone makes a round twice as long.
-ROUNDS = 5
+#: Five are too few where other work runs beside: the disk alone makes a round twice as long.
+ROUNDS = 9
 REVISION = 1
 
 

@@ -202,19 +202,16 @@ class Desk:
             return
         if decided.replaced is not None:
             self.rows.put(past_key(decided.replaced), pack(decided.replaced))
+        was, now = _owner(before), _owner(after)
+        # Put before the change, and removed after it: after a crash in between one too many costs a look, one too few
+        # would leave a change that does not follow its account.
+        if now is not None and now != was:
+            self.rows.put(open_key(now.account_id, now.service_id), pack(now))
         self.rows.put(change_key(service_id), pack(after))
-        self._note_open(before, after)
+        if was is not None and now != was:
+            self.rows.delete(open_key(was.account_id, was.service_id))
         self._index.add(dues(after, before))
         self._index.mark(f"{CHANGE}{service_id}", after.awaiting is CommandStep.EXECUTE)
-
-    def _note_open(self, before: Change | None, after: Change) -> None:
-        was, now = _owner(before), _owner(after)
-        if was == now:
-            return
-        if was is not None:
-            self.rows.delete(open_key(was.account_id, was.service_id))
-        if now is not None:
-            self.rows.put(open_key(now.account_id, now.service_id), pack(now))
 
     # -- requests that wait -----------------------------------------------------------------------------------------
 

@@ -187,9 +187,12 @@ class Desk:
     def _rearm(self, key: str, at: datetime | None) -> None:
         """Hints that were left twice come at the same instant: the second is dropped, or each would live forever."""
         assert self._now is not None
-        if at is None or (at > self._now and key in self._rearmed):
+        if at is None:
             return
-        self._rearmed.add(key)
+        if at > self._now:  # what is due still is looked at again in this run, and that look must leave its hint
+            if key in self._rearmed:
+                return
+            self._rearmed.add(key)
         self._index.add(key, at)
 
 

@@ -122,8 +122,10 @@ def take_sim(line: Line, change: SimChange, *, here: bool) -> Line | None:
     if known is not None and change.revision <= known.revision:
         return None
     sim = change.current if here else None
-    if known is None:
+    if known is None or (known.sim is None and sim is not None):  # one that comes back begins anew
         state = SimState(revision=change.revision, known_since=change.occurred_at, sim=sim)
+    elif sim is None:
+        state = replace(known, revision=change.revision, sim=None, dormant=None)
     else:
         state = replace(known, revision=change.revision, sim=sim)
     return replace(line, sims={**line.sims, change.subject.id: state})
@@ -168,7 +170,8 @@ def take_usage(line: Line, sim_id: str | None, at: datetime, rules: Rules) -> tu
 
 def _is_over(line: Line, sim_id: str, state: SimState) -> bool:
     """Whether the silence that was told to be dormancy does not last any more."""
-    return all(since != state.dormant or until is not None for since, until in _silences(line, sim_id, state))
+    silences = list(_silences(line, sim_id, state))
+    return bool(silences) and all(since != state.dormant or until is not None for since, until in silences)
 
 
 def _used(track: Track | None, at: datetime, shortest: int) -> Track:

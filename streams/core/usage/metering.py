@@ -137,7 +137,9 @@ def use_of(usage: Usage, offset: int) -> Use:
 
 def define(row: MeterRow[T], revision: int, terms: T | None, since: datetime) -> MeterRow[T] | None:
     """The row with a new revision of its definition; None if it is old."""
-    if revision <= row.revision:
+    # A bucket that moves comes under both keys with one revision; in one partition it may leave before it arrives.
+    arrives = revision == row.revision and row.gone and terms is not None
+    if revision <= row.revision and not arrives:
         return None
     if terms is None:
         return replace(row, revision=revision, gone=True)
