@@ -24,7 +24,7 @@ object = "account"
 fields = { tier = "string" }
 
 [[source]]
-name = "credit"
+name = "credit_score"
 object = "account"
 fields = { limit = "decimal" }
 topic = { name = "finance.credit", format = "json", key_in = "record" }
@@ -34,8 +34,8 @@ ROUTE = """
 name = "gold-status"
 event_types = ["account.status_changed"]
 queues = ["gold"]
-parameters = ["crm_segment.tier", "credit.limit"]
-filter = 'crm_segment.tier == "gold" && credit.limit >= 100.50'
+parameters = ["crm_segment.tier", "credit_score.limit"]
+filter = 'crm_segment.tier == "gold" && credit_score.limit >= 100.50'
 """
 
 
@@ -90,20 +90,20 @@ def test_queue_sources_and_route_work_without_a_restart_and_everything_is_on_rec
 
     wait_until(arrived, "an event with the values of both sources is in the new queue", 60.0)
     event = customer.gold()[-1]
-    assert event.parameters.items() >= {"crm_segment.tier": "gold", "credit.limit": Decimal("100.500000")}.items()
+    assert event.parameters.items() >= {"crm_segment.tier": "gold", "credit_score.limit": Decimal("100.500000")}.items()
     assert other.gold() == []
     assert application.pids() == pids
     assert len(application.dead_letters("sources")) == 1
 
     shown = json.loads(application.run("events", "show", "account.status_changed", "-f", "json").stdout)
-    assert shown["parameters"]["credit.limit"] == "decimal"
+    assert shown["parameters"]["credit_score.limit"] == "decimal"
     still_asked = application.run("sources", "delete", "crm_segment", code=2)
     assert "route gold-status" in still_asked.stderr
 
     application.run("routes", "delete", "gold-status", "--by", "bo")
     gone = application.run("sources", "delete", "crm_segment", "--by", "bo")
     assert "with 2 rows" in gone.stderr
-    application.run("sources", "delete", "credit")
+    application.run("sources", "delete", "credit_score")
     [made, removed] = json.loads(application.run("routes", "history", "gold-status", "-f", "json").stdout)
     assert (made["by"], made["action"], made["after"]["queues"]) == ("ana", "created", ["gold"])
     assert (removed["by"], removed["action"], removed["after"]) == ("bo", "deleted", None)
