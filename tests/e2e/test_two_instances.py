@@ -15,7 +15,7 @@ from streams.core.ids import event_id
 from tests.e2e.application import Application, as_bytes, created, reactivated, suspended
 from tests.support.kafka_io import wait_until
 
-pytestmark = [pytest.mark.kafka, pytest.mark.slow]
+pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.faults]
 
 ACCOUNTS = [f"scale-{number}" for number in range(200)]
 HALF = len(ACCOUNTS) // 2
