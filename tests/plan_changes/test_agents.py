@@ -171,8 +171,7 @@ def test_an_answer_that_may_have_been_told_stands(told: int) -> None:
     assert {reply.accepted for reply in plant.replies(lost + passed + again)} == {True}
     assert kinds(plant, passed) == ["cancelled"]
     assert the_change(plant).state == "cancelled"
-    assert plant.changes.memory["unsent"] == []
-    assert [key for key, _ in plant.changes.store.scan(b"unsent/")] == []
+    assert [key for key, _ in plant.changes.store.scan(b"redo/")] == []
 
 
 def test_what_is_decided_behind_an_answer_is_told_after_a_crash_too() -> None:
