@@ -44,8 +44,8 @@ FINDINGS = "events.findings"
 # The kind under which the catalogue keeps the matrix.
 ELEMENT = "matrix_element"
 
-# Commands in flight per partition. Fewer, and executors wait for the scheduler; many more, and a deadline that comes
-# first has to wait behind work for later ones that was sent already.
+# Commands in flight per partition, and releases. Fewer, and executors and persisters wait for the scheduler; many more,
+# and a deadline that comes first has to wait behind work for later ones that was sent already.
 WINDOW = 2_000
 
 # Rows handled between two points of durability. More, and a crash repeats more; fewer, and each costs a round trip.
