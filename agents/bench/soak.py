@@ -19,6 +19,7 @@ from agents.demo.place import Place
 from agents.demo.producer import DemoProducer, send_fleet
 from streams.core.errors import CurfewError
 from streams.core.midnight import first_instant
+from streams.kafka.catalogue import patiently
 from streams.kafka.ledger import check as check_ledger
 from streams.kafka.quiescence import Quiescence
 
@@ -75,7 +76,7 @@ class Soak:
         config, codec = place.settings.kafka(log_level=0), place.codec
         quiescence = Quiescence(place.kafka(), barrier_reads(place.manifest.groups, place.manifest.topics))
         face, due = ClockFace(config=config, codec=codec), due_reports(config, codec)
-        due.start()
+        patiently(due.start)
         try:
             return self._nights(VirtualClock(face=face, quiescence=quiescence, due=due, step=STEP, grain=GRAIN))
         finally:
