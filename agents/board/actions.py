@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
+from agents.board import redrive
 from agents.cli.plan_changes.requests import new_request
 from agents.cli.plan_changes.sending import exchange
 from agents.config_changes import AUDIT
@@ -17,6 +19,8 @@ from streams.core.audit import AuditEntry
 from streams.core.messages import Reply, Request, RequestKind, Resolution
 from streams.settings import Settings
 
+#: Of what an entry of the audit trail speaks.
+CHANGE, LETTER = "plan-change", "dead-letter"
 #: Where a request comes from: an element allows some channels only, but repairs may come from any.
 CHANNEL = "board"
 #: Somebody waits in front of a browser.
@@ -52,21 +56,42 @@ class Actions:
             expected_revision=change["revision"],
             resolution=resolution,
         )
-        self.audit("plan-change", change["service_id"], by, before=change, after={"action": repair, **_plain(request)})
+        after = {"action": repair, **_plain(request)}
+        self._write([self._entry(CHANGE, change["service_id"], by, change, after)])
         return exchange(self._settings, self._codec, request, REPLY_S)
 
-    def audit(self, what: str, name: str, by: str, *, before: Any, after: Any) -> None:
-        """One entry; it is durable when this returns."""
+    def dry_run(self, places: Sequence[str]) -> list[redrive.Step]:
+        """What a redrive of these letters would do; nothing is sent."""
+        return redrive.plan(self._settings, self._codec, places)
+
+    def redrive(self, places: Sequence[str], by: str) -> list[redrive.Step]:
+        """Send them back to where they came from; those that are refused are in the answer, and not sent."""
+        steps = redrive.plan(self._settings, self._codec, places)
+        wanted = [one for one in steps if one.refused is None]
+        self._write(
+            [
+                self._entry(LETTER, one.place, by, None, {"action": "redrive", "to": one.topic, "replays": one.replays})
+                for one in wanted
+            ]
+        )
+        redrive.send(self._settings, wanted)
+        return steps
+
+    def _entry(self, what: str, name: str, by: str, before: Any, after: Any) -> AuditEntry:
         now = datetime.now(UTC)
-        entry = AuditEntry(
+        return AuditEntry(
             at=now.replace(microsecond=now.microsecond // 1000 * 1000),
             by=by,
             what=what,
             name=name,
-            before=_text(before),
+            before=None if before is None else _text(before),
             after=_text(after),
         )
-        write_keyed(self._settings, self._codec, AUDIT, [(f"{what}/{name}", entry)])
+
+    def _write(self, entries: Sequence[AuditEntry]) -> None:
+        """They are durable when this returns: nothing is done that is not in the trail."""
+        keyed = [(f"{one.what}/{one.name}", one) for one in entries]
+        write_keyed(self._settings, self._codec, AUDIT, keyed)
 
 
 def _plain(value: object) -> dict[str, Any]:

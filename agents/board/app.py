@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -27,6 +28,7 @@ from agents.board.actions import REPAIRS, Actions
 from agents.board.memory import Look, Memory
 from agents.board.panels import countdown, groups, letters, nights, subscriptions, system
 from agents.board.reading import Reading
+from agents.board.redrive import MOST, parse
 from agents.board.sparkline import sparkline
 from agents.board.words import FILTERS, UNKNOWN, utc
 from agents.cli.plan_changes.reasons import in_words
@@ -38,13 +40,15 @@ PANELS: Final = {one.NAME: one.TITLE for one in (countdown, nights, letters, gro
 #: Seconds from one refresh to the next that can be chosen; 0 is a pause.
 PACES: Final = (2, 5, 15, 60, 0)
 DEFAULT_PACE: Final = 5
-#: A form of the board is a few hundred bytes.
-MOST_FORM_BYTES: Final = 20_000
+#: A form of the board is a few hundred bytes, with the places of some hundred letters in it.
+MOST_FORM_BYTES: Final = 64_000
+#: Forms that are known to have been sent: a click too many, or a page that is loaded again, is no second redrive.
+REMEMBERED: Final = 1_000
 LONGEST_NAME: Final = 60
 
 log = structlog.get_logger(__name__)
 
-Form = dict[str, str]
+Form = dict[str, list[str]]
 
 
 class Board:
@@ -57,6 +61,7 @@ class Board:
         self._reading = reading
         self._actions = actions
         self._access = access
+        self._used: deque[str] = deque(maxlen=REMEMBERED)
         self._templates = Jinja2Templates(directory=HERE / "templates")
         self._templates.env.filters |= FILTERS
         self._templates.env.globals |= {"sparkline": sparkline}
@@ -67,7 +72,9 @@ class Board:
                 Route("/panels/{name}", self._read(self.panel)),
                 Route("/changes/{service_id:path}", self._read(self.change)),
                 Route("/changes/{service_id:path}", self._act(self.repair), methods=["POST"]),
+                Route("/letters", self._read(self.letters)),
                 Route("/letters/{place:path}", self._read(self.letter)),
+                Route("/redrive", self._act(self.redrive), methods=["POST"]),
                 Route("/login", self.login_page),
                 Route("/login", self.login, methods=["POST"]),
                 Route("/logout", self._act(self.logout), methods=["POST"]),
@@ -156,6 +163,15 @@ class Board:
             service_id=service_id, change=found, request_id=str(uuid.uuid4()),
         )  # fmt: skip
 
+    async def letters(self, request: Request) -> Response:
+        """The newest letters of one worker and reason, together."""
+        app, reason = (request.query_params.get(name, "") for name in ("app", "reason"))
+        kept = self._memory.details("letter").values()
+        found = [one for one in kept if (one["app"], one["reason"]) == (app, reason) and one["redriven"] is None]
+        if request.query_params.get("format") == "json":
+            return JSONResponse(found)
+        return self._render(request, "letters.html", app=app, reason=reason, letters=found[-MOST:])
+
     async def letter(self, request: Request) -> Response:
         """One dead letter."""
         place = request.path_params["place"]
@@ -172,21 +188,42 @@ class Board:
 
     async def repair(self, request: Request, session: Session, form: Form) -> Response:
         """Retry or resolve a change."""
-        service_id, repair = request.path_params["service_id"], form.get("repair", "")
+        service_id, repair = request.path_params["service_id"], _one(form, "repair")
         found = self._memory.detail("change", service_id)
         if repair not in REPAIRS:
             raise HTTPException(400, f"choose one of {', '.join(REPAIRS)}")
-        if found is None or str(found["revision"]) != form.get("revision"):
+        if found is None or str(found["revision"]) != _one(form, "revision"):
             raise HTTPException(409, f"the change of {service_id} is another one by now: look again")
-        request_id = form.get("request_id", "")
-        try:
-            uuid.UUID(request_id)
-        except ValueError:
-            raise HTTPException(400, "request_id must be a UUID") from None
+        request_id = _uuid(form, "request_id")
+        if repair == "abandon" and _one(form, "confirm") != "yes":
+            return self._render(request, "abandon.html", change=found, request_id=request_id)
         reply = await asyncio.to_thread(self._actions.repair, found, repair, request_id, session.name)
         self._reading.soon()
         words = [] if reply is None else in_words(reply.reasons, reply.state)
         return self._render(request, "repaired.html", change=found, repair=repair, reply=reply, words=words)
+
+    async def redrive(self, request: Request, session: Session, form: Form) -> Response:
+        """First what would happen, then, confirmed, that it happens."""
+        places = form.get("place", [])
+        if not places or len(places) > MOST:
+            raise HTTPException(400, f"choose 1 to {MOST} letters; `curfew dead-letters redrive` takes more")
+        try:
+            for place in places:
+                parse(place)
+        except ValueError as error:
+            raise HTTPException(400, str(error)) from None
+        if _one(form, "confirm") != "yes":
+            steps = await asyncio.to_thread(self._actions.dry_run, places)
+            return self._render(request, "redrive.html", steps=steps, sent=None, once=str(uuid.uuid4()))
+        once = _uuid(form, "once")
+        if once in self._used:
+            raise HTTPException(409, "this was sent already; look at the letters before you send them again")
+        self._used.append(once)
+        steps = await asyncio.to_thread(self._actions.redrive, places, session.name)
+        log.info("board.redriven", letters=len(steps), by=session.name)
+        self._reading.soon()
+        sent = sum(one.refused is None for one in steps)
+        return self._render(request, "redrive.html", steps=steps, sent=sent, once=None)
 
     async def login_page(self, request: Request) -> Response:
         """The form."""
@@ -197,8 +234,8 @@ class Board:
         if not same_origin(request):
             raise HTTPException(403, "this did not come from a page of this board")
         form = await _form(request)
-        name = " ".join(form.get("name", "").split())[:LONGEST_NAME]
-        value = self._access.login(form.get("token", ""), name) if name else None
+        name = " ".join(_one(form, "name").split())[:LONGEST_NAME]
+        value = self._access.login(_one(form, "token"), name) if name else None
         if value is None:
             log.warning("board.wrong_token", name=name)
             return self._render(request, "login.html", status=403, wrong=True)
@@ -278,4 +315,15 @@ async def _form(request: Request) -> Form:
         body += part
         if len(body) > MOST_FORM_BYTES:
             raise HTTPException(413, "this is more than a form of the board")
-    return {name: values[-1] for name, values in parse_qs(body.decode("utf-8", "replace")).items()}
+    return parse_qs(body.decode("utf-8", "replace"))
+
+
+def _one(form: Form, name: str) -> str:
+    return form.get(name, [""])[-1]
+
+
+def _uuid(form: Form, name: str) -> str:
+    try:
+        return str(uuid.UUID(_one(form, name)))
+    except ValueError:
+        raise HTTPException(400, f"{name} must be a UUID") from None

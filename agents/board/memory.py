@@ -28,7 +28,6 @@ class Memory:
         self._lock = threading.Lock()
         self._looks: dict[str, Look] = {}
         self._details: dict[str, Mapping[str, Any]] = {}
-        self._versions: dict[str, int] = {}
 
     def look(self, panel: str) -> Look:
         with self._lock:
@@ -38,7 +37,6 @@ class Memory:
         """What a panel shows from now on."""
         with self._lock:
             self._looks[panel] = Look(data=data, read_at=datetime.now(UTC))
-            self._versions[panel] = self._versions.get(panel, 0) + 1
 
     def fail(self, panel: str, problem: str) -> None:
         """It could not be read; what was read before stays, and the panel says of when it is."""
@@ -54,7 +52,7 @@ class Memory:
         with self._lock:
             return self._details.get(kind, {}).get(name)
 
-    def version(self, panel: str) -> int:
-        """How often a panel has been read: whoever has caused something can wait until it was read again."""
+    def details(self, kind: str) -> Mapping[str, Any]:
+        """All single things of a kind."""
         with self._lock:
-            return self._versions.get(panel, 0)
+            return self._details.get(kind, {})

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from confluent_kafka import Message
 
 from agents.board import words
+from agents.board.actions import LETTER
 from agents.board.memory import Memory
 from agents.cli.record_json import bytes_json, headers_json, value_json
+from agents.config_changes import AUDIT
 from streams.codec import Codec, Registry
+from streams.core.audit import AuditEntry
+from streams.core.errors import Poison
 from streams.kafka import dead_letters
 from streams.kafka.scan import Scanner, Span
 from streams.settings import Settings
@@ -22,10 +26,14 @@ EVERY_S: Final = 5.0
 #: Letters that can be looked at, the newest of all apps; with :data:`MAX_VALUE` this bounds the memory.
 KEPT: Final = 500
 MAX_VALUE: Final = 20_000
+MAX_HEADER: Final = 500
 #: Letters that the panel lists; the others are counted.
 LISTED: Final = 20
 _PREFIX: Final = dead_letters.topic("")
 _ERRORS: Final = dead_letters.CONNECT
+_NUMBERS: Final = (f"{dead_letters.SPRING}original-partition", f"{dead_letters.SPRING}original-offset")
+#: App, reason, and the topic from which the record is.
+Sort = tuple[str, str, str]
 
 
 class LetterSource:
@@ -39,33 +47,56 @@ class LetterSource:
         self._codec = Codec(Registry(settings.schema_registry_url))
         self._memory = memory
         self._next: dict[tuple[str, int], int] = {}
-        self._counts: Counter[tuple[str, str, str]] = Counter()
+        self._entry = self._codec.decoder(AuditEntry)
+        self._counts: Counter[Sort] = Counter()
+        self._sorts: dict[str, Sort] = {}
+        self._redriven: dict[str, dict[str, str | None]] = {}
         self._kept: OrderedDict[str, dict[str, Any]] = OrderedDict()
 
     def read(self) -> Mapping[str, Mapping[str, Any]]:
         with Scanner(self._kafka) as scanner:
+            for message in self._new(scanner, AUDIT):
+                self._note(message.value())
             for topic in scanner.topics(_PREFIX):
                 self._read(scanner, topic)
-        newest = sorted(self._kept.values(), key=lambda one: one["at_ms"], reverse=True)[:KEPT]
+        kept = [one | {"redriven": self._redriven.get(one["place"])} for one in self._kept.values()]
+        newest = sorted(kept, key=lambda one: (one["at_ms"], one["place"]), reverse=True)[:KEPT]
         self._kept = OrderedDict((one["place"], one) for one in reversed(newest))
         self._memory.keep("letter", dict(self._kept))
-        return {NAME: view(self._counts, newest)}
+        return {NAME: view(self._counts, self._redriven_counts(), newest)}
 
     def close(self) -> None:
         """Nothing is held between two readings."""
 
-    def _read(self, scanner: Scanner, topic: str) -> None:
+    def _new(self, scanner: Scanner, topic: str) -> Iterator[Message]:
         spans = {
             number: Span(max(span.start, min(self._next.get((topic, number), 0), span.end)), span.end)
             for number, span in scanner.spans(topic).items()
         }
-        for message in scanner.read(topic, spans):
+        yield from scanner.read(topic, spans)
+        self._next |= {(topic, number): span.end for number, span in spans.items()}
+
+    def _read(self, scanner: Scanner, topic: str) -> None:
+        for message in self._new(scanner, topic):
             letter = self._letter(topic, message)
-            self._counts[letter["app"], letter["reason"], letter["from_topic"]] += 1
+            sort = letter["app"], letter["reason"], letter["from_topic"]
+            self._counts[sort] += 1
+            self._sorts[letter["place"]] = sort
             self._kept[letter["place"]] = letter
             if len(self._kept) > 2 * KEPT:
                 self._kept.popitem(last=False)
-        self._next |= {(topic, number): span.end for number, span in spans.items()}
+
+    def _note(self, value: object) -> None:
+        """Who has sent which letter back."""
+        try:
+            entry = self._entry(value if isinstance(value, bytes) else None)
+        except Poison:
+            return
+        if entry.what == LETTER:
+            self._redriven[entry.name] = {"by": entry.by, "at": words.utc(entry.at)}
+
+    def _redriven_counts(self) -> Counter[Sort]:
+        return Counter(self._sorts[place] for place in self._redriven if place in self._sorts)
 
     def _letter(self, topic: str, message: Message) -> dict[str, Any]:
         pairs: Any = message.headers() or []
@@ -88,7 +119,7 @@ class LetterSource:
             "from_partition": headers.get(f"{_ERRORS}partition"),
             "from_offset": headers.get(f"{_ERRORS}offset"),
             "bytes": 0 if value is None else len(value),
-            "headers": headers_json([(name, bytes(text or b"")[:200]) for name, text in pairs]),
+            "headers": headers_json([(name, _readable(name, bytes(text or b""))) for name, text in pairs]),
             **self._shown(value),
         }
 
@@ -98,15 +129,41 @@ class LetterSource:
         return value_json(self._codec, value)
 
 
-def view(counts: Counter[tuple[str, str, str]], newest: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """By app, reason and the topic from which the records are, the most first; and the newest letters."""
-    shown = ("place", "app", "at_ms", "key", "reason", "message", "from_topic", "from_partition", "from_offset")
+def _readable(name: str, text: bytes) -> bytes:
+    """Spring's numbers are big-endian; the rest is text, of which the beginning is enough for a page."""
+    if name in _NUMBERS:
+        return str(int.from_bytes(text, signed=True)).encode()
+    return text[:MAX_HEADER]
+
+
+def view(counts: Counter[Sort], redriven: Counter[Sort], newest: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """By app, reason and the topic from which the records are, the most first; and the newest letters.
+
+    ``waiting`` are those that nobody has sent back.
+    """
+    shown = (
+        "place",
+        "app",
+        "at_ms",
+        "key",
+        "reason",
+        "message",
+        "from_topic",
+        "from_partition",
+        "from_offset",
+        "redriven",
+    )
+    waiting = sum(counts.values()) - sum(redriven.values())
     return {
-        "word": words.ATTENTION if counts else words.OK,
+        "word": words.ATTENTION if waiting else words.OK,
         "letters": sum(counts.values()),
+        "waiting": waiting,
         "by_reason": [
-            {"app": app, "reason": reason, "from_topic": topic, "letters": count}
-            for (app, reason, topic), count in counts.most_common()
+            {
+                "app": sort[0], "reason": sort[1], "from_topic": sort[2],
+                "letters": count, "redriven": redriven[sort], "waiting": count - redriven[sort],
+            }
+            for sort, count in counts.most_common()
         ],
         "newest": [{name: one[name] for name in shown} for one in newest[:LISTED]],
-    }
+    }  # fmt: skip
