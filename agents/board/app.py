@@ -198,6 +198,7 @@ class Board:
         if repair == "abandon" and _one(form, "confirm") != "yes":
             return self._render(request, "abandon.html", change=found, request_id=request_id)
         reply = await asyncio.to_thread(self._actions.repair, found, repair, request_id, session.name)
+        log.info("board.repaired", service_id=service_id, repair=repair, by=session.name)
         self._reading.soon()
         words = [] if reply is None else in_words(reply.reasons, reply.state)
         return self._render(request, "repaired.html", change=found, repair=repair, reply=reply, words=words)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -19,6 +20,8 @@ from streams.settings import Settings
 CHANGELOG: Final = "plan-changes-store-changelog"
 #: Seconds between two looks; counting half a million changes takes about half a second.
 EVERY_S: Final = 2.0
+#: A look at half a million open changes takes about a second: a pause so many times as long leaves pages their time.
+REST: Final = 4
 #: Looks of which a sparkline is drawn: two minutes.
 LOOKS: Final = 60
 #: Changes that wait for a person and have a page of their own.
@@ -33,7 +36,7 @@ class ChangeSource:
     panels: Sequence[str] = (countdown.NAME, nights.NAME)
 
     def __init__(self, settings: Settings, memory: Memory, *, every_s: float = EVERY_S) -> None:
-        self.every_s = every_s
+        self.every_s = self._pace_s = every_s
         self._kafka = settings.kafka(log_level=0, error_cb=lambda error: None)
         self._codec = Codec(Registry(settings.schema_registry_url))
         self._memory = memory
@@ -45,6 +48,12 @@ class ChangeSource:
         feed = self._following()
         while feed.poll(0.0):
             pass
+        began = time.monotonic()
+        shown = self._shown(feed)
+        self.every_s = max(self._pace_s, REST * (time.monotonic() - began))
+        return shown
+
+    def _shown(self, feed: ChangeFeed) -> Mapping[str, Mapping[str, Any]]:
         tick, machine = feed.time, datetime.now(UTC)
         silent_s = _NEVER_S if tick is None else max(0.0, (machine - tick.written_at).total_seconds())
         now = machine if tick is None else tick.now

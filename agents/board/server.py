@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import uvicorn
@@ -33,11 +38,12 @@ def build(settings: Settings, host: str, names: tuple[str, ...] = ()) -> Board:
             f"board_token has fewer than {SHORTEST} characters, so it could be guessed. Make one with: "
             "head -c 24 /dev/urandom | base64"
         )
-    private = not is_loopback(host)
+    # A name is a proxy's, and who can reach that is not known here.
+    private = not is_loopback(host) or bool(names)
     if private and token is None:
         raise Misconfigured(
-            f"{host} can be reached from other machines, so the board needs a login there: set board_token "
-            "(CURFEW_BOARD_TOKEN), or leave --host away"
+            f"{names[0] if names else host} can be reached from other machines, so the board needs a login there: set "
+            "board_token (CURFEW_BOARD_TOKEN), or leave --host and --name away"
         )
     memory = Memory()
     sources = (
@@ -48,16 +54,34 @@ def build(settings: Settings, host: str, names: tuple[str, ...] = ()) -> Board:
         SystemSource(settings, memory),
         LedgerSource(settings),
     )
-    hosts = (*LOCAL_NAMES, *((host,) if private else ()), *names)
+    hosts = (*LOCAL_NAMES, *(() if is_loopback(host) else (host,)), *names)
     return Board(
         memory, Reading(memory, sources), Actions(settings), Access(token, private=private), hosts=hosts
     )  # fmt: skip
 
 
-def serve(board: Board, host: str, port: int) -> None:
+def listen(host: str, port: int) -> socket.socket:
+    """The board's port; raises Misconfigured when it cannot be had."""
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        raise Misconfigured(f"cannot listen on {host}, port {port}: {error.strerror}; choose another --port") from error
+
+
+def serve(board: Board, listening: socket.socket) -> None:
     """Until a signal."""
     config = uvicorn.Config(
-        board.app, host=host, port=port, log_config=None, access_log=False, server_header=False,
-        timeout_graceful_shutdown=GRACE_S,
-    )  # fmt: skip
-    uvicorn.Server(config).run()
+        board.app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=GRACE_S
+    )
+    with listening:
+        _Server(config).run(sockets=[listening])
+
+
+class _Server(uvicorn.Server):
+    """Ends with exit code 0 by SIGTERM, as all of our processes do; uvicorn's own would kill itself by the signal."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self.handle_exit, number, None)
+        yield

@@ -35,11 +35,12 @@ def board(
 
     Example: CURFEW_BOARD_TOKEN=$(head -c 24 /dev/urandom | base64) curfew board --port 8091
     """
-    from agents.board.server import build, serve
+    from agents.board.server import build, listen, serve
 
     settings = Settings()
     configure_logging(settings, app="board")
     made = build(settings, host, tuple(name or ()))
+    listening = listen(host, port)
     shown = f"[{host}]" if ":" in host else host
     note(f"board on http://{shown}:{port}" + ("" if settings.board_token else ", read-only: board_token is not set"))
-    serve(made, host, port)
+    serve(made, listening)

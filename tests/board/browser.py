@@ -83,6 +83,10 @@ class Browser:
         features = [{"name": "prefers-color-scheme", "value": name}]
         self._driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
 
+    def paper(self, yes: bool) -> None:
+        """How the page is printed."""
+        self._driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print" if yes else "", "features": []})
+
     def requests(self) -> set[str]:
         """Where requests have gone since the last call."""
         entries = self._driver.get_log("performance")  # type: ignore[no-untyped-call]

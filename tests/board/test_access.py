@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -19,11 +22,13 @@ from agents.board.memory import Memory
 from agents.board.panels import nights
 from agents.board.reading import Reading
 from agents.board.server import LOCAL_NAMES, build
+from agents.embedded.ports import free_port
 from streams.core.change import State
 from streams.core.errors import Misconfigured
 from streams.settings import Settings
 from tests.board.serving import serving
 from tests.plan_changes.makers import pending
+from tests.support.kafka_io import wait_until
 
 TOKEN = "correct-horse-battery"
 CHANGE = nights.waiting_row(replace(pending(), state=State.FAILED))
@@ -246,3 +251,38 @@ def test_a_change_that_has_moved_on_is_not_acted_upon(opened: Open) -> None:
     form = {"repair": "retry", "revision": "7", "request_id": "00000000-0000-4000-8000-000000000001"}
 
     assert client.post("/changes/S1", data=form, headers=own(client)).status_code == 409
+
+
+def test_behind_a_proxy_reading_needs_a_login_too(tmp_path: Path) -> None:
+    """It listens on loopback, but who can reach the proxy is not known."""
+    with pytest.raises(Misconfigured, match=r"board\.example can be reached"):
+        build(Settings(data_dir=tmp_path), "127.0.0.1", ("board.example",))
+
+
+def test_the_command_serves_without_kafka_and_ends_by_sigterm(tmp_path: Path) -> None:
+    """Pages say what cannot be read, and do not wait for it; nothing but what it says itself is in its log."""
+    port, log = free_port(), tmp_path / "board.log"
+    env = {**os.environ, "CURFEW_BOOTSTRAP_SERVERS": "127.0.0.1:1", "CURFEW_DATA_DIR": str(tmp_path)}
+    command = [sys.executable, "-m", "agents.cli.main", "board", "--port", str(port)]
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, env=env, stdout=output, stderr=output)
+    try:
+        url = f"http://127.0.0.1:{port}"
+        wait_until(lambda: "no Kafka" in _page(url) or "Cannot be read now" in _page(url), "the page says it", 60.0)
+        assert "Read-only" in _page(url)
+        second = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+        assert (second.returncode, second.stdout) == (1, "")
+        assert "choose another --port" in second.stderr
+    finally:
+        process.terminate()
+        assert process.wait(30) == 0
+    said = log.read_text()
+    assert f"board on {url}, read-only" in said
+    assert "Traceback" not in said
+
+
+def _page(url: str) -> str:
+    try:
+        return httpx.get(url, timeout=5.0).text
+    except httpx.TransportError:  # it is starting
+        return ""

@@ -13,6 +13,7 @@ from agents.config_changes import AUDIT
 from streams.core.audit import AuditEntry
 from tests.board.browser import Browser, chromium
 from tests.board.conftest import LETTER, SERVICES, TOKEN, Evening
+from tests.e2e.application import created, suspended
 from tests.e2e.nights import DEADLINE, NOON, pass_time
 from tests.support.kafka_io import wait_until
 
@@ -91,6 +92,25 @@ def test_a_letter_that_cannot_be_cured_is_said_so_before_it_comes_back(evening: 
     )
 
 
+def test_an_endpoint_that_does_not_answer_is_failing(evening: Evening) -> None:
+    """With the reason, and when it is tried again; the other subscription is fine."""
+    application, client = evening.application, evening.browser()
+    application.send("billing.account", ("loja", created("loja")), ("loja", suspended("loja")))
+
+    def rows() -> dict[str, dict[str, Any]]:
+        return {row["name"]: row for row in panel(client, "subscriptions")["subscriptions"]}
+
+    wait_until(lambda: rows()["crm"]["failing"], "the receiver's silence is told", 90.0)
+    wait_until(lambda: rows()["partner-copy"]["delivered_last_hour"], "the copy was forwarded", 90.0)
+    found = rows()
+    assert found["crm"]["state"].startswith("failing: ")
+    assert found["crm"]["failed_last_hour"] > 0
+    assert found["crm"]["success"] == 0.0
+    assert found["crm"]["next_retry_at"] is not None
+    assert (found["partner-copy"]["state"], found["partner-copy"]["success"]) == ("active", 1.0)
+    assert panel(client, "subscriptions")["word"] == "LOOK HERE"
+
+
 def test_what_is_no_dead_letter_is_not_sent_anywhere(evening: Evening) -> None:
     """A form can be written by hand; it must not copy records between topics."""
     client = evening.browser()
@@ -144,6 +164,11 @@ def test_a_night_in_a_browser(evening: Evening) -> None:
         pass_time(application, DEADLINE + timedelta(minutes=10), DEADLINE + timedelta(hours=1))
         wait_until(lambda: cells(browser)["effective"] == everybody, "everybody has the new plan", 90.0)
         look(browser, "board-morning")
+
+        browser.paper(True)
+        assert "Night's report" in browser.text()
+        assert "Paused" not in browser.text("body")
+        browser.picture("board-paper")
 
         strangers = [url for url in browser.requests() if not url.startswith((evening.url, "data:"))]
         assert strangers == []

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import msgspec
+from confluent_kafka import Message
 
 from agents.board import words
 from streams.codec import Codec, Registry
@@ -78,9 +79,8 @@ class SubscriptionSource:
                 self._configure(message.key(), message.value())
             for message in self._new(scanner, ROWS):
                 self._row(message.partition() or 0, message.key(), message.value())
-            for message in self._new(scanner, RESULTS):
-                if message.timestamp()[1] >= (now - LATELY).timestamp() * 1000:
-                    self._count(message.value())
+            for message in self._new(scanner, RESULTS, since=now - LATELY):
+                self._count(message.value())
         for counts in self._results.values():
             for minute in [at for at in counts if at < now - LATELY]:
                 del counts[minute]
@@ -89,11 +89,15 @@ class SubscriptionSource:
     def close(self) -> None:
         """Nothing is held between two readings."""
 
-    def _new(self, scanner: Scanner, topic: str) -> Any:
+    def _new(self, scanner: Scanner, topic: str, *, since: datetime | None = None) -> Iterator[Message]:
+        """What has come since the last reading; the first time, all of it or all that came ``since``."""
+        there = scanner.spans(topic)
         spans = {
             number: Span(max(span.start, min(self._next.get((topic, number), 0), span.end)), span.end)
-            for number, span in scanner.spans(topic).items()
+            for number, span in there.items()
         }
+        if since is not None and not any((topic, number) in self._next for number in there):
+            spans = scanner.since(topic, there, int(since.timestamp() * 1000))
         yield from scanner.read(topic, spans)
         self._next |= {(topic, number): span.end for number, span in spans.items()}
 

@@ -20,6 +20,7 @@ from agents.board.memory import Memory
 from agents.cli.preflight import revision
 from streams.codec import Codec, Registry
 from streams.core.errors import CurfewError
+from streams.core.watch_rules import DEFAULT_LIMITS
 from streams.kafka import ledger
 from streams.settings import Settings
 
@@ -47,26 +48,25 @@ class SystemSource:
     def read(self) -> Mapping[str, Mapping[str, Any]]:
         parts = [
             _part("canary", self._canary),
+            _part("watchdog", self._watchdog),
             _part("clock", self._clock),
             _part("broker", self._broker),
             _part("registry", self._schema_registry),
             _part("database", self._database),
             _part("ledger", self._ledger),
         ]
-        return {NAME: {
-            "word": words.worst(*(part["word"] for part in parts)), "parts": parts, "versions": versions()
-        }}  # fmt: skip
+        # Canary and watchdog are best on machines of their own: not to know them here is no state of the system.
+        known = [part["word"] for part in parts if part["word"] != words.UNKNOWN]
+        return {NAME: {"word": words.worst(*known), "parts": parts, "versions": versions()}}
 
     def close(self) -> None:
         """Nothing is held between two readings."""
 
     def _canary(self) -> tuple[str, str]:
-        path = self._settings.data_dir / "canary" / "watchdog.sqlite"
-        if not path.exists():
+        facts = self._book("canary")
+        if facts is None:
             return words.UNKNOWN, "no canary has run with this data directory: `curfew canary run`"
-        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=TIMEOUT_S)) as book:
-            row = book.execute("SELECT value FROM fact WHERE name = 'probes'").fetchone()
-        probes = canary.load(None if row is None else row[0])
+        probes = canary.load(facts.get("probes"))
         now = self._business_time() or datetime.now(UTC)
         verdict, probe = canary.overall(probes, now)
         if probe is None:
@@ -77,6 +77,24 @@ class SystemSource:
             (words.OK, words.AT_RISK, words.LATE)[verdict.level],
             told + ("" if took is None else f", persisted {words.duration(took)} after its release"),
         )
+
+    def _watchdog(self) -> tuple[str, str]:
+        facts = self._book("watchdog")
+        if facts is None:
+            return words.UNKNOWN, "no watchdog has run with this data directory: `curfew watchdog`"
+        if "read_at" not in facts:
+            return words.AT_RISK, "it has not read anything yet"
+        age_s = (datetime.now(UTC) - datetime.fromisoformat(facts["read_at"])).total_seconds()
+        told = f"has read everything {words.duration(age_s)} ago"
+        return (words.AT_RISK if age_s > DEFAULT_LIMITS.silent_after_s else words.OK), told
+
+    def _book(self, name: str) -> dict[str, str] | None:
+        """The facts in the book of a watchdog or canary that has run here; they are only read."""
+        path = self._settings.data_dir / name / "watchdog.sqlite"
+        if not path.exists():
+            return None
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=TIMEOUT_S)) as book:
+            return dict(book.execute("SELECT name, value FROM fact"))
 
     def _clock(self) -> tuple[str, str]:
         data = self._memory.look("countdown").data
