@@ -105,7 +105,7 @@ class Board:
 
         async def guarded(request: Request) -> Response:
             if self._access.private and self._access.session(request) is None:
-                if request.query_params.get("format") == "json" or "hx-request" in request.headers:
+                if _wants_json(request) or "hx-request" in request.headers:
                     raise HTTPException(401, "log in first")
                 return RedirectResponse("/login", 303)
             return await page(request)
@@ -137,7 +137,7 @@ class Board:
 
     async def page(self, request: Request) -> Response:
         """Everything."""
-        if request.query_params.get("format") == "json":
+        if _wants_json(request):
             return JSONResponse({name: self._json(name) for name in PANELS})
         pace = _pace(request)
         looks = {name: self._memory.look(name) for name in PANELS}
@@ -148,7 +148,7 @@ class Board:
         name = request.path_params["name"]
         if name not in PANELS:
             raise HTTPException(404, f"there is no panel {name}; there are {', '.join(PANELS)}")
-        if request.query_params.get("format") == "json":
+        if _wants_json(request):
             return JSONResponse(self._json(name))
         return self._render(request, "panel.html", name=name, look=self._memory.look(name), pace=_pace(request))
 
@@ -156,8 +156,8 @@ class Board:
         """A change that waits for a person, and what may be done."""
         service_id = request.path_params["service_id"]
         found = self._memory.detail("change", service_id)
-        if request.query_params.get("format") == "json" and found is not None:
-            return JSONResponse(found)
+        if _wants_json(request):
+            return _json_of(found, f"no change of {service_id} waits for a person")
         return self._render(
             request, "change.html", status=200 if found else 404,
             service_id=service_id, change=found, request_id=str(uuid.uuid4()),
@@ -168,7 +168,7 @@ class Board:
         app, reason = (request.query_params.get(name, "") for name in ("app", "reason"))
         kept = self._memory.details("letter").values()
         found = [one for one in kept if (one["app"], one["reason"]) == (app, reason) and one["redriven"] is None]
-        if request.query_params.get("format") == "json":
+        if _wants_json(request):
             return JSONResponse(found)
         return self._render(request, "letters.html", app=app, reason=reason, letters=found[-MOST:])
 
@@ -176,8 +176,8 @@ class Board:
         """One dead letter."""
         place = request.path_params["place"]
         found = self._memory.detail("letter", place)
-        if request.query_params.get("format") == "json" and found is not None:
-            return JSONResponse(found)
+        if _wants_json(request):
+            return _json_of(found, f"{place} is not among the newest letters")
         return self._render(request, "letter.html", status=200 if found else 404, place=place, letter=found)
 
     async def health(self, request: Request) -> Response:
@@ -273,6 +273,8 @@ class Board:
 
     async def _refused(self, request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
+        if _wants_json(request):
+            return JSONResponse({"problem": error.detail}, error.status_code)
         return self._render(request, "refused.html", status=error.status_code, why=error.detail)
 
     async def _failed(self, request: Request, error: Exception) -> Response:
@@ -295,6 +297,14 @@ class _WithHeaders:
             await send(message)
 
         await self._app(scope, receive, sending)
+
+
+def _wants_json(request: Request) -> bool:
+    return request.query_params.get("format") == "json"
+
+
+def _json_of(found: Any | None, missing: str) -> Response:
+    return JSONResponse({"problem": missing}, 404) if found is None else JSONResponse(found)
 
 
 def _word(look: Look) -> str:

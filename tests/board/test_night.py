@@ -1,39 +1,22 @@
-"""The board over a real night: as JSON, and in a real browser."""
+"""The board over a real night, in a real browser; tests/e2e/test_board.py asks it by HTTP."""
 
 from __future__ import annotations
 
 import json
 from datetime import timedelta
-from typing import Any
 
-import httpx
 import pytest
 
 from agents.config_changes import AUDIT
 from streams.core.audit import AuditEntry
 from tests.board.browser import Browser, chromium
 from tests.board.conftest import LETTER, SERVICES, TOKEN, Evening
-from tests.e2e.application import created, suspended
 from tests.e2e.nights import DEADLINE, NOON, pass_time
 from tests.support.kafka_io import wait_until
 
-pytestmark = [pytest.mark.kafka, pytest.mark.slow]
+pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.faults]
 
 ZONE = "America/Sao_Paulo"
-PANELS = ("countdown", "nights", "letters", "groups", "subscriptions", "system")
-
-
-def panel(client: httpx.Client, name: str) -> dict[str, Any]:
-    """What it shows, once it has been read."""
-
-    def read() -> dict[str, Any] | None:
-        found: dict[str, Any] | None = client.get(f"/panels/{name}?format=json").json()["data"]
-        return found
-
-    wait_until(read, f"{name} has been read", 90.0)
-    found = read()
-    assert found is not None
-    return found
 
 
 def audited(evening: Evening) -> list[AuditEntry]:
@@ -43,83 +26,6 @@ def audited(evening: Evening) -> list[AuditEntry]:
     return [codec.decode(value, AuditEntry) for value in values if isinstance(value, bytes)]
 
 
-def test_every_panel_says_what_there_is(evening: Evening) -> None:
-    """At noon: fourteen changes wait for one midnight, all groups are there, and the page has all of it in one."""
-    client = evening.browser()
-
-    [midnight] = panel(client, "countdown")["zones"]
-    assert (midnight["zone"], midnight["word"], midnight["remaining"]) == (ZONE, "OK", len(SERVICES))
-    assert midnight["deadline_at"] == "2018-11-04T03:00:00Z"
-    [night] = panel(client, "nights")["dates"]
-    assert (night["effective_date"], night["pending"], night["word"]) == ("2018-11-04", len(SERVICES), "OK")
-    groups = {row["group"]: row for row in panel(client, "groups")["groups"]}
-    assert {"events", "plan-changes", "execution", "persistence", "delivery"} <= groups.keys()
-    assert [row["name"] for row in panel(client, "subscriptions")["subscriptions"]] == ["crm", "partner-copy"]
-    parts = {part["name"]: part["word"] for part in panel(client, "system")["parts"]}
-    assert (parts["registry"], parts["database"]) == ("OK", "OK")
-    assert client.get("/?format=json").json().keys() == set(PANELS)
-    page = client.get("/").text
-    assert all(f'id="{name}-title"' in page for name in PANELS)
-
-
-def test_a_letter_that_cannot_be_cured_is_said_so_before_it_comes_back(evening: Evening) -> None:
-    """The dry run sends nothing; the redrive is in the audit trail, counted in the record, and comes back."""
-    application, client = evening.application, evening.browser()
-    application.send("billing.account", ("broken", b"no Avro"))
-    application.settle()
-    place = place_of(evening, "broken")
-
-    dry = client.post("/redrive", data={"place": place}).text
-    assert "would come back:" in dry
-    before = application.records("billing.account")
-    assert [message.key() for message in before].count(b"broken") == 1
-
-    once = dry.split('name="once" value="')[1].split('"')[0]
-    form = {"place": place, "confirm": "yes", "once": once}
-    assert "1 letter was sent back" in client.post("/redrive", data=form).text
-    assert client.post("/redrive", data=form).status_code == 409
-
-    application.settle()
-    [again] = [one for one in application.records("billing.account") if one.key() == b"broken"][1:]
-    headers = dict(again.headers() or [])
-    assert again.value() == b"no Avro"
-    assert headers == {"replayed-from": place.encode(), "replay-count": b"1"}
-    [entry] = [one for one in audited(evening) if one.name == place]
-    assert (entry.by, entry.what) == ("maria", "dead-letter")
-    wait_until(lambda: panel(client, "letters")["newest"][0]["key"] == "broken", "it has come back")
-    wait_until(
-        lambda: client.get(f"/letters/{place}?format=json").json()["redriven"], "the letter says that it was sent"
-    )
-
-
-def test_an_endpoint_that_does_not_answer_is_failing(evening: Evening) -> None:
-    """With the reason, and when it is tried again; the other subscription is fine."""
-    application, client = evening.application, evening.browser()
-    application.send("billing.account", ("loja", created("loja")), ("loja", suspended("loja")))
-
-    def rows() -> dict[str, dict[str, Any]]:
-        return {row["name"]: row for row in panel(client, "subscriptions")["subscriptions"]}
-
-    wait_until(lambda: rows()["crm"]["failing"], "the receiver's silence is told", 90.0)
-    wait_until(lambda: rows()["partner-copy"]["delivered_last_hour"], "the copy was forwarded", 90.0)
-    found = rows()
-    assert found["crm"]["state"].startswith("failing: ")
-    assert found["crm"]["failed_last_hour"] > 0
-    assert found["crm"]["success"] == 0.0
-    assert found["crm"]["next_retry_at"] is not None
-    assert (found["partner-copy"]["state"], found["partner-copy"]["success"]) == ("active", 1.0)
-    assert panel(client, "subscriptions")["word"] == "LOOK HERE"
-
-
-def test_what_is_no_dead_letter_is_not_sent_anywhere(evening: Evening) -> None:
-    """A form can be written by hand; it must not copy records between topics."""
-    client = evening.browser()
-
-    for place in ("billing.account/0/0", "dead-letters.events/0", "dead-letters.events/x/y", ""):
-        assert client.post("/redrive", data={"place": place}).status_code == 400
-
-
-@pytest.mark.faults
 @pytest.mark.timeout(540)
 def test_a_night_in_a_browser(evening: Evening) -> None:
     """From PENDING to COMPLETED: a letter is redriven, a failed change retried, a held one finished late, by keyboard;
