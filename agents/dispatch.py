@@ -20,7 +20,12 @@ from streams.core.events import Event
 from streams.core.subscriptions import Subscription
 from streams.kafka.chunks import Batch
 from streams.kafka.runtime import Runtime
+from streams.ports import Clock
+from streams.settings import Settings
+from streams.sinks.email import EmailSender
+from streams.sinks.email_templates import Templates
 from streams.sinks.secrets import Secrets
+from streams.sinks.smtp import MailServer
 from streams.sinks.webhook import Exchange, WebhookSender
 
 #: A chunk whose endpoint is slow ends after this and one time-out; the rest of it is postponed. Without it, 256 units
@@ -39,16 +44,29 @@ def attach(runtime: Runtime, ports: Ports) -> None:
         development=settings.environment == "development",
         networks=settings.webhook_allow_networks,
     )
-    dispatcher = Dispatcher(ports, sender)
+    mailer = email_sender(settings, ports.clock)
+    dispatcher = Dispatcher(ports, sender, mailer)
     runtime.agent("dispatch", topics=[ATTEMPTS], handler=dispatcher.handle)
-    runtime.background(lambda: _close_at_end(sender))
+    runtime.background(lambda: _close_at_end(sender, mailer))
 
 
-async def _close_at_end(sender: WebhookSender) -> None:
+def email_sender(settings: Settings, clock: Clock) -> EmailSender:
+    """As the settings say; raises Misconfigured for an ``smtp_url`` that is none."""
+    url = settings.smtp_url
+    return EmailSender(
+        server=None if url is None else MailServer(url.get_secret_value()),
+        sender=settings.email_from,
+        templates=Templates(settings.email_templates),
+        clock=clock,
+    )
+
+
+async def _close_at_end(sender: WebhookSender, mailer: EmailSender) -> None:
     try:
         await asyncio.Event().wait()
     finally:
         await sender.close()
+        mailer.close()
 
 
 class Forwarded(NamedTuple):
@@ -63,7 +81,7 @@ class Forwarded(NamedTuple):
 class Dispatcher:
     """Handles a chunk of attempts at once, bounded per endpoint."""
 
-    def __init__(self, ports: Ports, sender: WebhookSender) -> None:
+    def __init__(self, ports: Ports, sender: WebhookSender, mailer: EmailSender) -> None:
         self._clock = ports.clock
         self._queues = ports.queues
         self._book = LiveBook(ports.catalogue)
@@ -71,6 +89,7 @@ class Dispatcher:
         self._event = ports.codec.decoder(Event)
         self._result = ports.codec.encoder(RESULTS, Result)
         self._sender = sender
+        self._mailer = mailer
         self._remembered: OrderedDict[str, Result] = OrderedDict()
 
     async def handle(self, batch: Batch) -> None:
@@ -118,9 +137,15 @@ class Dispatcher:
         known = self._remembered.get(attempt.attempt_id)
         if known is not None:
             return known, None
-        exchange = await self._sender.send(
-            subscription, attempt.unit_id, attempt.number, event, begin_within_s=begin_by - time.monotonic()
-        )
+        left_s = begin_by - time.monotonic()
+        if subscription.email is not None:
+            exchange = await self._mailer.send(
+                subscription, attempt.unit_id, attempt.recipient, event, begin_within_s=left_s
+            )
+        else:
+            exchange = await self._sender.send(
+                subscription, attempt.unit_id, attempt.number, event, begin_within_s=left_s
+            )
         result = self._conclude(attempt, subscription, exchange)
         if result.verdict is not Verdict.POSTPONED:
             self._remember(result)

@@ -19,8 +19,8 @@ from typing import Any, Protocol, TypeVar
 
 import structlog
 
+from agents.due_report import DueReport
 from streams.codec import Codec
-from streams.core.clock import NextDue
 from streams.core.errors import Poison
 from streams.core.messages import Acknowledgement, ExecutionResult, Settlement, SettlementKind
 from streams.core.objects import ServicePlanChange
@@ -35,7 +35,6 @@ SETTLEMENTS = "plan-change.settlements"
 TICKS = "clock.ticks"
 ACKNOWLEDGEMENTS = "plan-change.acknowledgements"
 SERVICE_PLANS = "billing.service-plan"
-DUE = "clock.due"
 
 #: Second parts written in one transaction. More, and a crash repeats more; fewer, and each costs a commit.
 SLICE = 500
@@ -99,7 +98,7 @@ class Persister:
         self._decode_settlement = ports.codec.decoder(Settlement)
         self._encode_acknowledgement = ports.codec.encoder(ACKNOWLEDGEMENTS, Acknowledgement)
         self._encode_result = ports.codec.encoder(OUTCOMES, ExecutionResult)
-        self._encode_due = ports.codec.encoder(DUE, NextDue)
+        self._due_report = DueReport(ports.codec)
         self._encode_plan = ports.codec.encoder(SERVICE_PLANS, ServicePlanChange)
 
     async def ticks(self, batch: Batch) -> AsyncIterator[None]:
@@ -158,11 +157,7 @@ class Persister:
 
     async def _report_due(self, batch: Batch) -> None:
         """Tell the virtual clock, or it would pass by the instant."""
-        due = await self._next_due(batch)
-        if batch.memory.get("reported") != due:
-            batch.memory["reported"] = due
-            report = NextDue(group=batch.app, partition=batch.partition, due=due)
-            batch.emit(DUE, key=f"{batch.app}/{batch.partition}", value=self._encode_due(report))
+        self._due_report.tell(batch, await self._next_due(batch))
 
     async def outcomes(self, batch: Batch) -> None:
         """Persist a chunk of results in one transaction."""

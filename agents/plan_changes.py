@@ -6,13 +6,14 @@ Everything is decided by :class:`streams.core.change_desk.Desk`; this module dec
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Protocol, TypeAlias, TypeVar, assert_never
+from typing import Any, Protocol, TypeVar, assert_never
 
+from agents import redo
+from agents.due_report import DueReport
+from agents.redo import Sent
 from streams.codec import Codec
 from streams.core.change import Effect, RaiseFinding, Rules, SendCommand, SendReply, SendSettlement
 from streams.core.change_desk import Desk, rebuild
-from streams.core.change_rows import UNSENT, pack, unpack_unsent, unsent_key
-from streams.core.clock import NextDue
 from streams.core.due import DueIndex
 from streams.core.errors import Poison
 from streams.core.events import Finding
@@ -29,6 +30,7 @@ from streams.core.messages import (
 )
 from streams.kafka.chunks import Batch
 from streams.kafka.runtime import Runtime
+from streams.kafka.store import Overlay
 
 VALIDATED = "plan-change.validated"
 CONTEXTS = "plan-change.contexts"
@@ -39,20 +41,16 @@ REPLIES = "plan-change.replies"
 COMMANDS = "plan-change.commands"
 SETTLEMENTS = "plan-change.settlements"
 FINDINGS = "events.findings"
-DUE = "clock.due"
-
 # The kind under which the catalogue keeps the matrix.
 ELEMENT = "matrix_element"
 
-# Commands in flight per partition. Fewer, and executors wait for the scheduler; many more, and a deadline that comes
-# first has to wait behind work for later ones that was sent already.
+# Commands in flight per partition, and releases. Fewer, and executors and persisters wait for the scheduler; many more,
+# and a deadline that comes first has to wait behind work for later ones that was sent already.
 WINDOW = 2_000
 
 # Rows handled between two points of durability. More, and a crash repeats more; fewer, and each costs a round trip.
 SLICE = 500
 
-#: Topic, key and Avro value of a record to send.
-Sent: TypeAlias = tuple[str, str, bytes]
 T = TypeVar("T")
 
 
@@ -100,102 +98,91 @@ class PlanChanges:
         self._command = codec.encoder(COMMANDS, ExecuteCommand)
         self._settlement = codec.encoder(SETTLEMENTS, Settlement)
         self._finding = codec.encoder(FINDINGS, Finding)
-        self._next_due = codec.encoder(DUE, NextDue)
+        self._due_report = DueReport(codec)
 
     def open(self, batch: Batch) -> None:
         """Build the index of due work from the rows; in flight is what the rows say."""
+        redo.open_redo(batch)
         batch.memory["due"] = rebuild(batch.rows, WINDOW)
-        batch.memory["unsent"] = [(key, unpack_unsent(value)) for key, value in batch.rows.scan(UNSENT.encode())]
 
     def requests(self, batch: Batch) -> Iterator[None]:
-        """Decide orders and cancels."""
-        desk = self._desk(batch)
+        """Decide orders and cancels. Decided again, an order would find its own change open, and a request that waits
+        would wait twice."""
+        staged, desk = self._desk(batch)
         requests = _decoded(batch, self._validated, lambda one: one.request.service_id)
-        yield from self._carry_out(batch, map(desk.request, requests))
-        yield from self._due_work(batch, desk)
+        yield from self._carry_out(batch, staged, map(desk.request, requests), once=True)
+        yield from self._due_work(batch, staged, desk)
 
     def contexts(self, batch: Batch) -> Iterator[None]:
         """Let pending changes follow their accounts and services."""
-        desk = self._desk(batch)
+        staged, desk = self._desk(batch)
         contexts = list(_decoded(batch, self._context, lambda one: one.service_id or one.account_id))
-        yield from self._carry_out(batch, desk.context(contexts))
-        yield from self._due_work(batch, desk)
+        yield from self._carry_out(batch, staged, desk.context(contexts))
+        yield from self._due_work(batch, staged, desk)
 
     def outcomes(self, batch: Batch) -> Iterator[None]:
         """Take results of commands."""
-        desk = self._desk(batch)
+        staged, desk = self._desk(batch)
         results = _decoded(batch, self._result, lambda one: one.service_id)
-        yield from self._carry_out(batch, map(desk.result, results))
-        yield from self._due_work(batch, desk)
+        yield from self._carry_out(batch, staged, map(desk.result, results))
+        yield from self._due_work(batch, staged, desk)
 
     def acknowledgements(self, batch: Batch) -> Iterator[None]:
         """Take commits of the billing store."""
-        desk = self._desk(batch)
+        staged, desk = self._desk(batch)
         acknowledgements = _decoded(batch, self._acknowledgement, lambda one: one.service_id)
-        yield from self._carry_out(batch, map(desk.acknowledge, acknowledgements))
-        yield from self._due_work(batch, desk)
+        yield from self._carry_out(batch, staged, map(desk.acknowledge, acknowledgements))
+        yield from self._due_work(batch, staged, desk)
 
     def ticks(self, batch: Batch) -> Iterator[None]:
         """Time has passed; the runtime has read the ticks already, only what is due now matters."""
-        yield from self._due_work(batch, self._desk(batch))
+        yield from self._due_work(batch, *self._desk(batch))
 
-    def _due_work(self, batch: Batch, desk: Desk) -> Iterator[None]:
-        yield from self._carry_out(batch, desk.due_work())
-        self._report_next_due(batch)
+    def _due_work(self, batch: Batch, staged: Overlay, desk: Desk) -> Iterator[None]:
+        yield from self._carry_out(batch, staged, desk.due_work())
+        if batch.now is not None:
+            self._due_report.tell(batch, _index(batch).next_at(batch.now))
 
-    def _carry_out(self, batch: Batch, decisions: Iterable[list[Effect]]) -> Iterator[None]:
-        """Send the effects of each decision, in order, in slices.
+    def _carry_out(
+        self, batch: Batch, staged: Overlay, decisions: Iterable[list[Effect]], *, once: bool = False
+    ) -> Iterator[None]:
+        """Put the rows and send the effects of each decision, in order, in slices.
 
-        Answers to requests wait until the decision is durable, with all that it sends: told before, and lost with a
-        crash, a cancel that was accepted could be decided again at a later time, and be too late (ADR 3).
+        Answers to requests wait until the decision is durable, with all that it sends and all of its rows: told before,
+        and lost with a crash, a cancel that was accepted could be decided again at a later time, and be too late
+        (ADR 3). ``once``: all of these decisions are like that, not only those with an answer.
         """
-        yield from self._send_unsent(batch)
+        yield from redo.finish(batch)
+        held: list[Sent] | None = [] if once else None
         for count, effects in enumerate(decisions, 1):
-            held: list[tuple[bytes, list[Sent]]] = batch.memory["unsent"]
             sent = [self._record(effect) for effect in effects]
             # What follows an answer is held too: the next point of durability is for both of their rows.
-            if held or any(isinstance(effect, SendReply) for effect in effects):
-                key = unsent_key(len(held))
-                batch.rows.put(key, pack(sent))
-                held.append((key, sent))
+            if held is None and any(isinstance(effect, SendReply) for effect in effects):
+                held = []
+            if held is None:
+                redo.put(batch, staged)
+                redo.tell(batch, sent)
             else:
-                for record in sent:
-                    self._emit(batch, record)
+                held += sent
             if count % SLICE == 0:
-                if held:
-                    yield from self._send_unsent(batch)
-                else:
+                if held is None:
                     yield
-        yield from self._send_unsent(batch)
+                else:
+                    yield from redo.carry_out(batch, staged, held)
+                    held = [] if once else None
+        if held is None:
+            redo.put(batch, staged)
+        else:
+            yield from redo.carry_out(batch, staged, held)
 
-    def _send_unsent(self, batch: Batch) -> Iterator[None]:
-        held: list[tuple[bytes, list[Sent]]] = batch.memory["unsent"]
-        if not held:
-            return
-        yield
-        for key, sent in held:
-            for record in sent:
-                self._emit(batch, record)
-            batch.rows.delete(key)
-        batch.memory["unsent"] = []
-
-    def _desk(self, batch: Batch) -> Desk:
-        return Desk(batch.rows, _index(batch), self._rules, self._element, batch.now)
+    def _desk(self, batch: Batch) -> tuple[Overlay, Desk]:
+        """A desk, and where it puts rows: they go into the batch when it is known what has to be in front of them."""
+        staged = Overlay(batch.rows)
+        return staged, Desk(staged, _index(batch), self._rules, self._element, batch.now)
 
     def _element(self, key: str) -> MatrixElement | None:
         found = self._catalogue.get(ELEMENT, key)
         return found if isinstance(found, MatrixElement) else None
-
-    def _report_next_due(self, batch: Batch) -> None:
-        """Tell the clock when this partition wants the next tick, if that has changed."""
-        if batch.now is None:
-            return
-        due = _index(batch).next_at(batch.now)
-        if "reported" in batch.memory and batch.memory["reported"] == due:
-            return
-        batch.memory["reported"] = due
-        report = NextDue(group=batch.app, partition=batch.partition, due=due)
-        batch.emit(DUE, key=f"{batch.app}/{batch.partition}", value=self._next_due(report))
 
     def _record(self, effect: Effect) -> Sent:
         match effect:
@@ -209,11 +196,6 @@ class PlanChanges:
                 return FINDINGS, finding.key, self._finding(finding)
             case _:
                 assert_never(effect)
-
-    @staticmethod
-    def _emit(batch: Batch, sent: Sent) -> None:
-        topic, key, value = sent
-        batch.emit(topic, key=key, value=value)
 
 
 def _index(batch: Batch) -> DueIndex:

@@ -24,8 +24,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
+from agents.due_report import DueReport
 from streams.codec import Codec
-from streams.core.clock import NextDue
 from streams.core.timers import Timer, TimerIndex, Timers, rebuild
 from streams.kafka.chunks import Batch
 
@@ -41,7 +41,6 @@ SLICES_PER_BATCH = 4
 Fire: TypeAlias = Callable[[Batch, Timers, Timer], None]
 
 _INDEX = "timers"
-_REPORTED = "timers reported"
 
 
 class DueWork:
@@ -59,7 +58,7 @@ class DueWork:
         virtual: bool,
         close: Callable[[Batch, Timers], None] = lambda batch, timers: None,
     ) -> None:
-        self._encode = codec.encoder(DUE, NextDue)
+        self._due_report = DueReport(codec)
         self._fire = fire
         self._close = close
         self._virtual = virtual
@@ -108,11 +107,5 @@ class DueWork:
 
     def report(self, batch: Batch) -> None:
         """Tell the clock when this partition wants the next tick, if that has changed."""
-        if batch.now is None:
-            return
-        due = self.timers(batch).index.next_at()
-        if _REPORTED in batch.memory and batch.memory[_REPORTED] == due:
-            return
-        batch.memory[_REPORTED] = due
-        report = NextDue(group=batch.app, partition=batch.partition, due=due)
-        batch.emit(DUE, key=f"{batch.app}/{batch.partition}", value=self._encode(report))
+        if batch.now is not None:
+            self._due_report.tell(batch, self.timers(batch).index.next_at())

@@ -8,25 +8,21 @@ What makes effects happen exactly once here, beside ids that come from causes:
 - **Meters** count each record once by its offset and by its id, whichever rows had become durable when the process
   died (:mod:`streams.core.usage.metering`).
 - **What time decides** cannot be decided again after a crash: by then late usage may be in the rows that the world was
-  not told of, and a SIM that was told to be dormant would never be told to be active. So a slice of due work first
-  makes durable what it has decided: a row ``redo/…`` with all of its rows and findings, *in front of* the rows
-  themselves; then the findings are sent; then the redo row is deleted, in front of everything that comes later. After a
-  crash, whatever of these rows is missing is put from the redo row, and its findings are sent (again), before any
-  other record is taken.
+  not told of, and a SIM that was told to be dormant would never be told to be active. So a slice of due work is
+  durable as a whole before it is told (:mod:`agents.redo`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeVar
 
-import msgspec
-
-from agents.timers import DUE, SLICE, SLICES_PER_BATCH, TICKS
+from agents import redo
+from agents.due_report import DueReport
+from agents.redo import Sent
+from agents.timers import SLICE, SLICES_PER_BATCH, TICKS
 from streams.codec import Codec
-from streams.core.clock import NextDue
 from streams.core.errors import Poison
 from streams.core.events import Finding
 from streams.core.timers import TimerIndex
@@ -41,7 +37,6 @@ from streams.core.usage.objects import (
     UsageContext,
     UsageShare,
 )
-from streams.core.usage.rows import REDO
 from streams.kafka.chunks import Batch, Record
 from streams.kafka.runtime import Runtime
 from streams.kafka.store import MAX_ROW_BYTES, Overlay
@@ -55,14 +50,15 @@ RULE = "event_rule"
 
 #: A definition travels in its rows and in each of its findings; larger ones would make rows that a changelog refuses.
 MAX_RECORD_BYTES = 32 * 1024
-#: A slice of due work is one row while it is not told yet, so it ends before that becomes too large for the changelog.
-SLICE_BYTES = MAX_ROW_BYTES // 3
+#: A slice of due work ends early with so much to tell, or so many rows: a contract may have a hundred findings, a meter
+#: forget thousands of records at once.
+SLICE_BYTES = MAX_ROW_BYTES
+SLICE_ROWS = 10 * SLICE
 #: The clock is asked to come back at once, not at its next step, when something is due already.
 AT_ONCE = timedelta(milliseconds=1)
 
-_INDEX, _RULES, _REDO, _REPORTED = "usage index", "usage rules", "usage redo", "usage reported"
+_INDEX, _RULES = "usage index", "usage rules"
 
-Sent: TypeAlias = tuple[str, str, bytes]
 T = TypeVar("T")
 
 
@@ -99,18 +95,6 @@ def attach(runtime: Runtime, ports: Ports) -> None:
     runtime.agent("ticks", topics=[TICKS], handler=work.ticks)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Redo:
-    """A slice of due work: the rows that it puts (None: deletes), and what it sends."""
-
-    rows: list[tuple[bytes, bytes | None]]
-    sent: list[Sent]
-
-
-_pack = msgspec.msgpack.Encoder().encode
-_unpack = msgspec.msgpack.Decoder(Redo).decode
-
-
 class UsageWork:
     """The handlers. ``virtual``: the clock stands still until the work of a tick is done, so all of it is done at once;
     with the wall's clock only so much per tick, and nothing while usage of before is still unread."""
@@ -130,13 +114,13 @@ class UsageWork:
         self._share_out = codec.encoder(SHARES, UsageShare)
         self._sim_out = codec.encoder(SIMS_OUT, SimChange)
         self._bucket_out = codec.encoder(BUCKETS_OUT, BucketChange)
-        self._next_due = codec.encoder(DUE, NextDue)
+        self._due_report = DueReport(codec)
 
     # -- handlers -----------------------------------------------------------------------------------------------------
 
     def open(self, batch: Batch) -> None:
         """Build the index from the rows, and find what was decided and may not have been told."""
-        batch.memory[_REDO] = [(key, _unpack(value)) for key, value in batch.rows.scan(REDO.encode())]
+        redo.open_redo(batch)
         self._index(batch, self._catalogue.version(RULE))
 
     def usage(self, batch: Batch) -> Iterator[None]:
@@ -165,7 +149,7 @@ class UsageWork:
 
     def ticks(self, batch: Batch) -> Iterator[None]:
         """Time has passed; the runtime has read the ticks already, only what is due now matters."""
-        yield from self._redo(batch)
+        yield from redo.finish(batch)
         yield from self._due_work(batch)
         self._report(batch)
 
@@ -203,12 +187,12 @@ class UsageWork:
         return self._each(batch, one)
 
     def _each(self, batch: Batch, take: Callable[[Desk, Record], Iterable[Effect]]) -> Iterator[None]:
-        yield from self._redo(batch)
+        yield from redo.finish(batch)
         desk = self._desk(batch, batch.rows)
         for record in batch.records:
             try:
                 for effect in take(desk, record):
-                    self._emit(batch, self._record(effect))
+                    redo.tell(batch, [self._record(effect)])
             except Poison as error:
                 batch.dead_letter(record, error)
         self._report(batch)
@@ -222,51 +206,26 @@ class UsageWork:
         slices = 0
         while self._index_of(batch).is_due(batch.now) and (self._virtual or slices < SLICES_PER_BATCH):
             slices += 1
-            rows, sent = self._slice(batch, rearmed)
-            key = f"{REDO}{slices % 2}".encode()  # in turn: the last one is deleted in front of the rows of this one
-            redo = _pack(Redo(rows=rows, sent=sent)) if sent else b""
-            held = bool(sent) and len(redo) <= MAX_ROW_BYTES
-            if held:
-                batch.rows.put(key, redo)
-            _apply(batch, rows)
-            if held:
-                yield
-                batch.rows.delete(key)
-            for record in sent:
-                self._emit(batch, record)
-            if not held:
+            staged, sent = self._slice(batch, rearmed)
+            if sent:
+                yield from redo.carry_out(batch, staged, sent)
+            else:
+                redo.put(batch, staged)
                 yield
 
-    def _slice(self, batch: Batch, rearmed: set[str]) -> tuple[list[tuple[bytes, bytes | None]], list[Sent]]:
+    def _slice(self, batch: Batch, rearmed: set[str]) -> tuple[Overlay, list[Sent]]:
         """Some due work, and what it puts; nothing of it is in the batch yet."""
-        overlay = Overlay(batch.rows)  # type: ignore[arg-type]  # reads fall through, writes stay
-        desk = self._desk(batch, overlay, rearmed)
+        staged = Overlay(batch.rows)
+        desk = self._desk(batch, staged, rearmed)
         sent: list[Sent] = []
         size = 0
         for _ in range(SLICE):
-            if size > SLICE_BYTES or not desk.is_due:
+            if size > SLICE_BYTES or len(staged.writes) > SLICE_ROWS or not desk.is_due:
                 break
-            before = len(overlay.writes)
             found = [self._record(finding) for finding in desk.fire()]
             sent += found
             size += sum(len(value) for _, _, value in found)
-            size += sum(len(value or b"") for value in list(overlay.writes.values())[before:])
-        return list(overlay.writes.items()), sent
-
-    def _redo(self, batch: Batch) -> Iterator[None]:
-        """Finish what was decided before a crash: put what is missing of it, tell it, forget it."""
-        left: list[tuple[bytes, Redo]] = batch.memory[_REDO]
-        if not left:
-            return
-        for _, redo in left:
-            _apply(batch, redo.rows)
-            for record in redo.sent:
-                self._emit(batch, record)
-        yield
-        for key, _ in left:
-            batch.rows.delete(key)
-        batch.memory[_REDO] = []
-        yield
+        return staged, sent
 
     def _report(self, batch: Batch) -> None:
         """Tell the clock when this partition wants the next tick, if that has changed."""
@@ -274,11 +233,7 @@ class UsageWork:
             return
         due = self._index_of(batch).next_at()
         due = due if due is None else max(due, batch.now + AT_ONCE)
-        if _REPORTED in batch.memory and batch.memory[_REPORTED] == due:
-            return
-        batch.memory[_REPORTED] = due
-        report = NextDue(group=batch.app, partition=batch.partition, due=due)
-        batch.emit(DUE, key=f"{batch.app}/{batch.partition}", value=self._next_due(report))
+        self._due_report.tell(batch, due)
 
     # -- state --------------------------------------------------------------------------------------------------------
 
@@ -313,16 +268,3 @@ class UsageWork:
                 return SIMS_OUT, effect.subject.account_id, self._sim_out(effect)
             case BucketChange():
                 return BUCKETS_OUT, effect.subject.account_id, self._bucket_out(effect)
-
-    @staticmethod
-    def _emit(batch: Batch, sent: Sent) -> None:
-        topic, key, value = sent
-        batch.emit(topic, key=key, value=value)
-
-
-def _apply(batch: Batch, rows: Iterable[tuple[bytes, bytes | None]]) -> None:
-    for key, value in rows:
-        if value is None:
-            batch.rows.delete(key)
-        else:
-            batch.rows.put(key, value)

@@ -86,6 +86,10 @@ class Settings(BaseSettings):
     )
     watchdog_mail_to: tuple[str, ...] = Field(default=(), description="addresses to which notices are mailed")
     watchdog_mail_from: str = Field(default="curfew@localhost", description="sender of these mails")
+    email_from: str = Field(default="curfew@localhost", description="sender of e-mails to subscribers")
+    email_templates: Path | None = Field(
+        default=None, description="directory of templates that e-mail subscriptions may name: NAME.txt, NAME.html"
+    )
     smtp_url: SecretStr | None = Field(
         default=None, description="mail server, smtp://user:password@host:587 or smtps://host:465"
     )

@@ -195,6 +195,35 @@ def dormancy(
     )  # fmt: skip
 
 
+@app.command()
+def soak(
+    minutes: Annotated[float, typer.Option(min=0.0, help="wall time; at least six nights are played")] = 30.0,
+    accounts: Annotated[
+        int, typer.Option(min=50, help="accounts of the fleet; most services change every night")
+    ] = 500,
+    keep: Annotated[bool, typer.Option("--keep", help="leave data and logs where they are")] = False,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="where they are; default soak/ in the data directory", file_okay=False)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Virtual nights one after another with the same processes: does memory grow, does anything lag or get lost?
+
+    On an embedded Kafka with fresh data, with all workers. Exits with 1 if a process grows by more than 1 % per night
+    after the third, if the ledger has a difference, or if a change is missed. Example: curfew bench soak --minutes 5
+    """
+    from agents.bench.soak import Options, Soak
+    from agents.demo.fleet import generate
+    from agents.demo.place import Place
+    from agents.embedded import DEFAULT_KAFKA_VERSION
+
+    _on_ground(
+        lambda place: Soak(options=Options(minutes=minutes), place=place, fleet=generate(accounts, 1), say=_say).run(),
+        lambda directory: Place(directory, DEFAULT_KAFKA_VERSION, lambda text: None),
+        data_dir or Settings().data_dir / "soak", keep=keep, as_json=as_json,
+    )  # fmt: skip
+
+
 def _on_ground(
     run: Callable[[Any], dict[str, Any]],
     make: Callable[[Path], Any],

@@ -15,10 +15,12 @@ from agents.cli import choices
 from agents.cli.output import Exit, TableOrJson, TableOrJsonOption, note, show
 from agents.config_changes import ByOption, as_row, history, live_graph, save
 from agents.config_records import read_records
+from agents.dispatch import email_sender
 from agents.subscriptions_file import read_subscriptions
 from streams.codec import Codec, Registry
 from streams.core.catalogue import CATALOGUE, nearest_types
 from streams.core.delivery.messages import Verdict
+from streams.core.delivery.recipients import is_address
 from streams.core.errors import Misconfigured
 from streams.core.events import Event
 from streams.core.ids import derive, instant_text
@@ -29,6 +31,7 @@ from streams.filters import CelLanguage
 from streams.kafka import admin as kafka_admin
 from streams.kafka.manifest import Manifest, managed
 from streams.settings import Settings
+from streams.sinks.email_templates import Templates
 from streams.sinks.secrets import SecretError, Secrets
 from streams.sinks.webhook import Exchange, WebhookSender
 
@@ -49,6 +52,9 @@ def apply(
     skip_secrets: Annotated[
         bool, typer.Option("--skip-secrets", help="Do not look secrets up: only the workers' machines have them.")
     ] = False,
+    skip_templates: Annotated[
+        bool, typer.Option("--skip-templates", help="Do not look at templates: only the workers' machines have them.")
+    ] = False,
     by: ByOption = None,
 ) -> None:
     """Check a file of subscriptions and save them; running workers follow at once. Exits with 2 if one is wrong.
@@ -64,6 +70,7 @@ def apply(
     topics = kafka_admin.partition_counts(kafka_admin.admin_client(kafka_admin.answering(settings.kafka())))
     queues = managed(Manifest.load(), topics).queues
     known = Known(
+        templates=None if skip_templates else Templates(settings.email_templates).uses(),
         queues=queues,
         development=settings.environment == "development",
         language=CelLanguage(),
@@ -133,14 +140,18 @@ def show_history(
 def try_one(
     name: Annotated[str, typer.Argument(metavar="NAME")],
     event_type: Annotated[str | None, typer.Option("--type", help="Type of the sample; default its first one.")] = None,
+    to: Annotated[str | None, typer.Option(help="Address for the sample of an e-mail; default its first one.")] = None,
 ) -> None:
-    """Send one signed sample event to the receiver and show the exchange. Exits with 1 if it was not accepted.
+    """Send a sample event, signed or as a mail, to the receiver and show the exchange. Exits with 1 if it is refused.
 
     The sample is no event: it passes no queue, and its facts say that it is a sample.
 
     Example: curfew subscriptions test crm
     """
     subscription = _one(name)
+    if subscription.email is not None:
+        _try_mail(subscription, event_type, to)
+        return
     if subscription.forward is not None:
         typer.echo(f"{name} forwards to the queue {subscription.forward.queue!r}; there is nobody to send a sample to")
         return
@@ -151,6 +162,29 @@ def try_one(
         typer.echo(f"> {header}: {value}")
     typer.echo(f"> {exchange.request_body.decode()}")
     answer = f"{exchange.status} after {exchange.latency_ms} ms" if exchange.status is not None else "no answer"
+    typer.echo(f"< {answer}{f': {exchange.detail}' if exchange.detail else ''}")
+    if exchange.body:
+        typer.echo(f"< {exchange.body}")
+    if exchange.verdict is not Verdict.DELIVERED:
+        raise typer.Exit(Exit.FAILURE)
+
+
+def _try_mail(subscription: Subscription, event_type: str | None, to: str | None) -> None:
+    assert subscription.email is not None
+    address = to or next(iter(subscription.email.to), None)
+    if address is None or not is_address(address):
+        names = ", ".join(subscription.email.to_parameters)
+        message = f"the addresses come with the events ({names}); say where the sample goes, as in --to me@example.com"
+        raise typer.BadParameter(message if address is None else f"{address!r} is no address", param_hint="--to")
+    event = sample(subscription, event_type, datetime.now(UTC))
+    mailer = email_sender(Settings(), _WallClock())
+    try:
+        exchange = asyncio.run(mailer.send(subscription, event.event_id, address, event))
+    finally:
+        mailer.close()
+    for line in exchange.request_body.decode().splitlines():
+        typer.echo(f"> {line}")
+    answer = f"{exchange.status} after {exchange.latency_ms} ms" if exchange.status is not None else "not sent"
     typer.echo(f"< {answer}{f': {exchange.detail}' if exchange.detail else ''}")
     if exchange.body:
         typer.echo(f"< {exchange.body}")
@@ -211,9 +245,10 @@ def _one(name: str) -> Subscription:
 
 def _row(subscription: Subscription) -> dict[str, Any]:
     state = "paused" if subscription.paused else "active"
-    action = "webhook" if subscription.webhook is not None else "forward"
     if subscription.forward is not None:
         action = f"forward to {subscription.forward.queue}"
+    else:
+        action = "webhook" if subscription.webhook is not None else "email"
     return {
         **msgspec.to_builtins(subscription),
         "state": state if subscription.active else "inactive",

@@ -84,10 +84,12 @@ def clock(
             return run_free(face, stop, start=first, until=last, speed=free_run)
         manifest = Manifest.load()
         due = due_reports(kafka, face.codec)
-        due.start()
+        patiently(due.start)
+        looks: list[Quiescence] = []
+        patiently(lambda: looks.append(Quiescence(kafka, barrier_reads(manifest.groups, manifest.topics))))
         virtual = VirtualClock(
             face=face,
-            quiescence=Quiescence(kafka, barrier_reads(manifest.groups, manifest.topics)),
+            quiescence=looks[0],
             due=due,
             step=timedelta(minutes=step),
         )

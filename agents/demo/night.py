@@ -21,6 +21,7 @@ from agents.demo.script import Script
 from agents.demo.watch import Seen, Watch
 from agents.events import totals
 from streams.core.errors import CurfewError
+from streams.kafka.catalogue import patiently
 from streams.kafka.ledger import Line
 from streams.kafka.ledger import check as check_ledger
 from streams.kafka.quiescence import Quiescence, Waiting
@@ -170,7 +171,7 @@ class Night:
         config, codec = self.place.settings.kafka(log_level=0), self.place.codec
         try:
             face, due = ClockFace(config=config, codec=codec), due_reports(config, codec)
-            due.start()
+            patiently(due.start)
             clock = VirtualClock(
                 face=face,
                 quiescence=quiescence,

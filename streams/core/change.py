@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
 
+from streams.core.due import Window
 from streams.core.events import Finding
 from streams.core.hooks import HookRegistry
 from streams.core.matrix import MatrixElement
@@ -157,9 +158,9 @@ class ContextChanged:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimePassed:
-    """The partition's clock moved. ``may_execute``: the window of commands in flight has room for this change."""
+    """The partition's clock moved. ``room``: the windows of what is in flight that have room for this change."""
 
-    may_execute: bool
+    room: frozenset[Window]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

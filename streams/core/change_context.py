@@ -14,6 +14,7 @@ from streams.core.change import Change, ContextChanged, Rules, State, Step
 from streams.core.change_messages import cancelled, finding
 from streams.core.change_progress import progress
 from streams.core.change_window import window
+from streams.core.due import NO_ROOM
 from streams.core.messages import Context, ValidatedRequest
 from streams.core.midnight import TZ_VERSION, UnknownZoneError
 from streams.core.objects import AccountStatus, ServiceState
@@ -64,5 +65,5 @@ def follow(current: Change, fact: ContextChanged, now: datetime, rules: Rules) -
     )
     moved = replace(moved, sequence=moved.sequence + 1)
     news = finding(moved, "rescheduled", now, from_zone=current.zone, zone=moved.zone)
-    going = progress(moved, now, rules, may_execute=False)
+    going = progress(moved, now, rules, room=NO_ROOM)
     return replace(going, effects=(news, *going.effects))

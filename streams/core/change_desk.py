@@ -29,7 +29,7 @@ from streams.core.change import (
 )
 from streams.core.change_context import newer
 from streams.core.change_messages import command, refused, rejection
-from streams.core.change_progress import OVERDUE, actions
+from streams.core.change_progress import OVERDUE, actions, out
 from streams.core.change_rows import (
     CHANGE,
     PARKED,
@@ -52,7 +52,7 @@ from streams.core.change_rows import (
 )
 from streams.core.change_step import step
 from streams.core.change_window import derived
-from streams.core.due import Due, DueIndex
+from streams.core.due import Due, DueIndex, Window
 from streams.core.hooks import Hookpoint
 from streams.core.ids import change_id
 from streams.core.matrix import MatrixElement
@@ -74,12 +74,12 @@ _ANY_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 
 def dues(change: Change, before: Change | None = None) -> list[Due]:
     """When the row of ``change`` wants to be looked at, without what ``before`` wanted already."""
-    known = set() if before is None else {(one.at, before.deadline_at, one.windowed) for one in actions(before)}
+    known = set() if before is None else {(one.at, before.deadline_at, one.window) for one in actions(before)}
     id, deadline = f"{CHANGE}{change.service_id}", change.deadline_at
     return [
-        Due(id=id, at=action.at, deadline=deadline, windowed=action.windowed)
+        Due(id=id, at=action.at, deadline=deadline, window=action.window)
         for action in actions(change)
-        if (action.at, deadline, action.windowed) not in known
+        if (action.at, deadline, action.window) not in known
     ]
 
 
@@ -89,7 +89,7 @@ def rebuild(rows: Rows, window: int) -> DueIndex:
     for key, value in rows.scan(CHANGE.encode()):
         change = derived(unpack_change(value))
         index.add(dues(change))
-        index.mark(key.decode(), change.awaiting is CommandStep.EXECUTE)
+        index.mark(key.decode(), out(change))
     for _, value in rows.scan(PARKED.encode()):
         parked = unpack_parked(value)
         index.add(_parked_dues(parked))
@@ -99,7 +99,7 @@ def rebuild(rows: Rows, window: int) -> DueIndex:
 def _parked_dues(parked: Parked) -> Iterator[Due]:
     """A command of ORDER hooks is sent again like any other; without one, the first tick is waited for."""
     at = _ANY_TIME if parked.command is None else parked.command.sent_at + OVERDUE
-    yield Due(id=f"{PARKED}{parked.service_id}", at=at, deadline=at, windowed=False)
+    yield Due(id=f"{PARKED}{parked.service_id}", at=at, deadline=at, window=None)
 
 
 def _owner(change: Change | None) -> Owner | None:
@@ -186,7 +186,7 @@ class Desk:
             if due.id.startswith(PARKED):
                 yield self._wake_parked(due.id.removeprefix(PARKED), self.now)
             else:
-                fact = TimePassed(may_execute=self._index.has_room)
+                fact = TimePassed(room=self._index.room)
                 yield self._apply(due.id.removeprefix(CHANGE), fact, self.now)
 
     def _apply(self, service_id: str, fact: Fact, now: datetime) -> list[Effect]:
@@ -210,8 +210,9 @@ class Desk:
         self.rows.put(change_key(service_id), pack(after))
         if was is not None and now != was:
             self.rows.delete(open_key(was.account_id, was.service_id))
+        id = f"{CHANGE}{service_id}"
         self._index.add(dues(after, before))
-        self._index.mark(f"{CHANGE}{service_id}", after.awaiting is CommandStep.EXECUTE)
+        self._index.mark(id, out(after, before, was_out=self._index.is_out(id, Window.RELEASE)))
 
     # -- requests that wait -----------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from streams.core.change import Change, ChangeCancelled, ChangeOrdered, Effect, 
 from streams.core.change_messages import accepted, cancelled, finding, is_told, refused, rejection
 from streams.core.change_progress import progress
 from streams.core.change_window import Window, roll, window
+from streams.core.due import NO_ROOM
 from streams.core.matrix import DateRule, LatePolicy, MatrixElement, effective_date
 from streams.core.messages import Request, ValidatedRequest
 from streams.core.midnight import TZ_VERSION, UnknownZoneError, local_date
@@ -46,7 +47,7 @@ def order(current: Change | None, fact: ChangeOrdered, now: datetime, rules: Rul
     if is_told(change, "ordered"):
         change = replace(change, sequence=1)
         effects.append(finding(change, "ordered", now, channel=request.channel))
-    going = progress(change, now, rules, may_execute=False)
+    going = progress(change, now, rules, room=NO_ROOM)
     assert going.change is not None
     return Step(
         change=going.change,

@@ -17,6 +17,7 @@ from streams.core import change_messages as say
 from streams.core import ids
 from streams.core.change import Acknowledged, Change, Effect, ExecutionFinished, Rules, State, Step
 from streams.core.change_window import roll
+from streams.core.due import NO_ROOM, Window
 from streams.core.events import Value
 from streams.core.hooks import Hookpoint
 from streams.core.matrix import MissedPolicy
@@ -51,11 +52,11 @@ class ActionKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Action:
-    """Something to do from ``at`` on; ``windowed`` ones wait for room in the window of commands in flight."""
+    """Something to do from ``at`` on; with a ``window`` it waits for room in it."""
 
     kind: ActionKind
     at: datetime
-    windowed: bool = False
+    window: Window | None = None
 
 
 def actions(change: Change) -> Iterator[Action]:
@@ -66,14 +67,33 @@ def actions(change: Change) -> Iterator[Action]:
     elif change.state is State.PENDING:
         yield Action(kind=ActionKind.START, at=change.retry_at or change.start_at)
     elif change.state is State.STARTED:
-        yield Action(kind=ActionKind.EXECUTE, at=change.retry_at or change.release_at, windowed=True)
+        yield Action(kind=ActionKind.EXECUTE, at=change.retry_at or change.release_at, window=Window.EXECUTE)
     elif change.state is State.PERSISTED and change.persisted_at is not None:
         yield Action(kind=ActionKind.POST, at=change.retry_at or change.persisted_at)
     wanted = _settlement_wanted(change)
     if wanted is not None:
         sent = change.settled_at if change.settling is wanted else None
         first = change.deadline_at if not change.closed or change.retry_at is None else change.retry_at
-        yield Action(kind=ActionKind.SETTLE, at=first if sent is None else sent + OVERDUE)
+        # Releases of a whole night sent at once would wait in the persister until they are overdue, and be sent again.
+        # A close does not wait: it finds out what is missed. Nor does what is sent again, or lost answers would fill
+        # the window for ever.
+        window = Window.RELEASE if sent is None and wanted is SettlementKind.RELEASE else None
+        yield Action(kind=ActionKind.SETTLE, at=first if sent is None else sent + OVERDUE, window=window)
+
+
+def out(change: Change, before: Change | None = None, *, was_out: bool = True) -> Window | None:
+    """In which window the change has a place: its outcome is being made, or made true.
+
+    A release that was sent again, since ``before``, has lost its place, and one that had none (``was_out``) gets none:
+    whatever is never answered keeps its place for as long as :data:`OVERDUE`, and no longer.
+    """
+    if change.awaiting is CommandStep.EXECUTE:
+        return Window.EXECUTE
+    if change.settling is not SettlementKind.RELEASE or _settlement_wanted(change) is not SettlementKind.RELEASE:
+        return None
+    if before is None or before.settling is not SettlementKind.RELEASE:
+        return Window.RELEASE
+    return Window.RELEASE if was_out and before.settled_at == change.settled_at else None
 
 
 def _settlement_wanted(change: Change) -> SettlementKind | None:
@@ -119,10 +139,10 @@ class _Work:
         return Step(change=self.change, effects=tuple(self.effects))
 
 
-def progress(change: Change, now: datetime, rules: Rules, *, may_execute: bool) -> Step:
-    """Take every action that is due at ``now``; commands of step execute only with ``may_execute``."""
+def progress(change: Change, now: datetime, rules: Rules, *, room: frozenset[Window]) -> Step:
+    """Take every action that is due at ``now``; commands of step execute and releases only with room."""
     work = _Work(change, now, rules)
-    _go_on(work, may_execute=may_execute)
+    _go_on(work, room=room)
     return work.step()
 
 
@@ -139,7 +159,7 @@ def finished(change: Change, fact: ExecutionFinished, now: datetime, rules: Rule
             _did_not_succeed(work, result)
         case _:
             assert_never(result.verdict)
-    _go_on(work, may_execute=False)
+    _go_on(work, room=NO_ROOM)
     return work.step()
 
 
@@ -171,24 +191,24 @@ def acknowledged(change: Change, fact: Acknowledged, now: datetime, rules: Rules
                 work.set(effective_at=ack.committed_at)
         case _:
             assert_never(ack.kind)
-    _go_on(work, may_execute=False)
+    _go_on(work, room=NO_ROOM)
     return work.step()
 
 
-def _go_on(work: _Work, *, may_execute: bool) -> None:
+def _go_on(work: _Work, *, room: frozenset[Window]) -> None:
     _release_tasks(work)
     while True:
         if work.change.state in (State.EXECUTED, State.HELD, State.ABANDONED) and work.change.persisted_at is not None:
             work.move(State.PERSISTED, retry_at=None, reason=None)
             _release_tasks(work)
-        due = next((action for action in actions(work.change) if _possible(work, action, may_execute)), None)
+        due = next((action for action in actions(work.change) if _possible(work, action, room)), None)
         if due is None:
             return
         _take(work, due.kind)
 
 
-def _possible(work: _Work, action: Action, may_execute: bool) -> bool:
-    if action.at > work.now or (action.windowed and not may_execute):
+def _possible(work: _Work, action: Action, room: frozenset[Window]) -> bool:
+    if action.at > work.now or (action.window is not None and action.window not in room):
         return False
     if action.kind in (ActionKind.START, ActionKind.EXECUTE) and work.now >= work.change.deadline_at:
         # Whether it may be finished late is the policy's decision, after the store has said that it was missed.

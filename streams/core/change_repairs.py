@@ -13,6 +13,7 @@ from typing import Any, assert_never
 from streams.core.change import Change, ChangeRepaired, Effect, Rules, State, Step
 from streams.core.change_messages import accepted, accepts_late, finding, refused, settlement
 from streams.core.change_progress import progress, rolled_over
+from streams.core.due import NO_ROOM
 from streams.core.messages import CommandStep, Request, RequestKind, Resolution, SettlementKind
 
 # Where a failed step is taken up again.
@@ -47,7 +48,7 @@ def repair(current: Change | None, fact: ChangeRepaired, now: datetime, rules: R
     if request.resolution is Resolution.ROLL:
         repaired = replace(repaired, sequence=repaired.sequence + 1)
         effects.append(finding(repaired, "rescheduled", now, before=current.state, request_id=request.request_id))
-    going = progress(repaired, now, rules, may_execute=False)
+    going = progress(repaired, now, rules, room=NO_ROOM)
     assert going.change is not None
     return Step(change=going.change, effects=(accepted(request, going.change, now), *effects, *going.effects))
 

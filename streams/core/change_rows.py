@@ -2,7 +2,7 @@
 
 ``change/<service>`` is the latest change of the service, so that the open one is one look-up;
 ``past/<service>/<change>`` are those before it; ``request/<service>/<request>`` remembers answers;
-``parked/<service>`` holds requests that wait; ``unsent/<number>`` what was decided and may not have been sent yet;
+``parked/<service>`` holds requests that wait;
 ``open/<account>/<service>`` is there while the latest change of the service is open, for news of the account;
 ``context/<account>`` and ``context/<account>/<service>`` the last change of what pending changes depend on.
 """
@@ -24,7 +24,6 @@ CHANGE = "change/"
 PAST = "past/"
 REQUEST = "request/"
 PARKED = "parked/"
-UNSENT = "unsent/"
 CONTEXT = "context/"
 OPEN = "open/"
 
@@ -99,15 +98,9 @@ def open_key(account_id: str, service_id: str) -> bytes:
     return f"{OPEN}{account_id}/{service_id}".encode()
 
 
-def unsent_key(number: int) -> bytes:
-    """Key of what a decision sends, sorted as they were made; numbers begin at 0 again and again, so keys are few."""
-    return f"{UNSENT}{number:06}".encode()
-
-
 pack = msgspec.msgpack.Encoder().encode
 unpack_change = msgspec.msgpack.Decoder(Change).decode
 unpack_answer = msgspec.msgpack.Decoder(Answer).decode
 unpack_context = msgspec.msgpack.Decoder(Context).decode
 unpack_owner = msgspec.msgpack.Decoder(Owner).decode
-unpack_unsent = msgspec.msgpack.Decoder(list[tuple[str, str, bytes]]).decode
 unpack_parked = msgspec.msgpack.Decoder(Parked).decode

@@ -44,7 +44,7 @@ def step(current: Change | None, fact: Fact, now: datetime, rules: Rules) -> Ste
         case TimePassed():
             if current is None:
                 return Step(change=None)
-            return change_progress.progress(current, now, rules, may_execute=fact.may_execute)
+            return change_progress.progress(current, now, rules, room=fact.room)
         case ExecutionFinished():
             return Step(change=None) if current is None else change_progress.finished(current, fact, now, rules)
         case Acknowledged():

@@ -11,63 +11,93 @@ import heapq
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
+
+
+class Window(StrEnum):
+    """Work of which only so much may be out at a time. Each has a room of its own: an executor that is gone must not
+    keep what the persister could do, nor the other way round."""
+
+    EXECUTE = "execute"
+    RELEASE = "release"
+
+
+#: Room in every window, and in none.
+ALL_ROOM: frozenset[Window] = frozenset(Window)
+NO_ROOM: frozenset[Window] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Due:
-    """Row ``id`` has something to do from ``at`` on. ``windowed``: only while the window of commands has room."""
+    """Row ``id`` has something to do from ``at`` on; with a ``window`` only while there is room in it."""
 
     id: str
     at: datetime
     deadline: datetime
-    windowed: bool
+    window: Window | None
 
 
 class DueIndex:
-    """The waiting work of one partition, and the ids whose command is out.
+    """The waiting work of one partition, and the ids whose work is out.
 
-    ``window`` is the most commands in flight. What is in flight is a set filled from the rows and never a counter: a
+    ``size`` is the most in flight per window. What is in flight is a set filled from the rows and never a counter: a
     lost answer would make a counter leak until nothing is sent any more.
     """
 
-    def __init__(self, window: int) -> None:
-        self._window = window
-        self._free = _Queue()
-        self._windowed = _Queue()
-        self._in_flight: set[str] = set()
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._queues: dict[Window | None, _Queue] = {window: _Queue() for window in (None, *Window)}
+        self._in_flight: dict[Window, set[str]] = {window: set() for window in Window}
 
     def add(self, dues: Iterable[Due]) -> None:
         """Remember work to do."""
         for due in dues:
-            (self._windowed if due.windowed else self._free).add(due)
+            self._queues[due.window].add(due)
 
-    def mark(self, id: str, in_flight: bool) -> None:
-        """Say whether the row ``id`` has a command out."""
-        (self._in_flight.add if in_flight else self._in_flight.discard)(id)
+    def mark(self, id: str, out: Window | None) -> None:
+        """Say in which window the row ``id`` has something out."""
+        for window, ids in self._in_flight.items():
+            (ids.add if window is out else ids.discard)(id)
+
+    def is_out(self, id: str, window: Window) -> bool:
+        """Whether the row ``id`` has a place in ``window``."""
+        return id in self._in_flight[window]
 
     def take(self, now: datetime) -> Due | None:
-        """The most urgent due work, or None: what needs no place in the window first, the other while there is room."""
-        return self._free.take(now, windowed=False) or (
-            self._windowed.take(now, windowed=True) if self.has_room else None
-        )
+        """The most urgent due work, or None: what needs no place in a window first, the other while there is room."""
+        for window, queue in self._queues.items():
+            if (window is None or self._has_room(window)) and (found := queue.take(now, window)) is not None:
+                return found
+        return None
 
     @property
-    def has_room(self) -> bool:
-        """True while another command may be sent."""
-        return len(self._in_flight) < self._window
+    def room(self) -> frozenset[Window]:
+        """The windows in which something more may be sent."""
+        return _ROOMS[self._has_room(Window.EXECUTE), self._has_room(Window.RELEASE)]
 
-    @property
-    def in_flight(self) -> int:
-        """Commands out, of which no result has come."""
-        return len(self._in_flight)
+    def in_flight(self, window: Window) -> int:
+        """What is out, of which no result has come."""
+        return len(self._in_flight[window])
+
+    def _has_room(self, window: Window) -> bool:
+        return len(self._in_flight[window]) < self._size
 
     def next_at(self, now: datetime) -> datetime | None:
         """The earliest instant after ``now``; work that is due already waits for results and not for the clock."""
-        coming = (queue.next_at(now) for queue in (self._free, self._windowed))
+        coming = (queue.next_at(now) for queue in self._queues.values())
         return min((at for at in coming if at is not None), default=None)
 
     def __len__(self) -> int:
-        return len(self._free) + len(self._windowed)
+        return sum(map(len, self._queues.values()))
+
+
+_ROOMS = {
+    (execute, release): frozenset(
+        window for window, room in ((Window.EXECUTE, execute), (Window.RELEASE, release)) if room
+    )
+    for execute in (False, True)
+    for release in (False, True)
+}
 
 
 class _Queue:
@@ -89,7 +119,7 @@ class _Queue:
         else:
             bucket.append(due.id)
 
-    def take(self, now: datetime, *, windowed: bool) -> Due | None:
+    def take(self, now: datetime, window: Window | None) -> Due | None:
         """Earliest deadline first, then earliest release."""
         self._promote(now)
         if not self._ready:
@@ -100,7 +130,7 @@ class _Queue:
         if not bucket:
             heapq.heappop(self._ready)
             del self._ids[at, deadline]
-        return Due(id=id, at=at, deadline=deadline, windowed=windowed)
+        return Due(id=id, at=at, deadline=deadline, window=window)
 
     def next_at(self, now: datetime) -> datetime | None:
         self._promote(now)

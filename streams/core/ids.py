@@ -56,6 +56,6 @@ def command_id(change_id: str, revision: int, step: str, attempt: int = 1) -> st
     return derive("command", change_id, str(revision), step, str(attempt))
 
 
-def unit_id(event_id: str, subscription: str) -> str:
-    """Id of one delivery unit: this event for this subscription."""
-    return derive("unit", event_id, subscription)
+def unit_id(event_id: str, subscription: str, recipient: str = "") -> str:
+    """Id of one delivery unit: this event for this recipient of this subscription; "" where it has only one."""
+    return derive("unit", event_id, subscription, *([recipient] if recipient else []))

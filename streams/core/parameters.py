@@ -6,13 +6,13 @@ anything is saved; :func:`compile_plan` turns names into a few loads that :func:
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from streams.core.catalogue import CATALOGUE, nearest_types
 from streams.core.events import Finding, Value
 from streams.core.graph import GRAPH, Graph
+from streams.core.nearest import nearest_paths
 
 #: (kind, id) → the object, or None when its row is not there yet.
 Lookup = Callable[[str, str], object | None]
@@ -56,14 +56,8 @@ def _refusal(event_type: str, kind: str, name: str, graph: Graph, valid: Mapping
     reaches = ", ".join([kind, *others]) if others else f"{kind} only"
     return (
         f"{name} cannot be a parameter of {event_type}: {problem}. "
-        f"It reaches {reaches}; nearest names: {', '.join(_nearest(name, valid))}"
+        f"It reaches {reaches}; nearest names: {', '.join(nearest_paths(name, valid, LIKENESS) or list(valid)[:5])}"
     )
-
-
-def _nearest(name: str, valid: Mapping[str, str]) -> list[str]:
-    near = difflib.get_close_matches(name, list(valid), n=3, cutoff=LIKENESS)
-    same_field = [other for other in valid if other.partition(".")[2] == name.partition(".")[2]]
-    return list(dict.fromkeys([*near, *same_field]))[:5] or list(valid)[:5]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

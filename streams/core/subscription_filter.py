@@ -67,10 +67,11 @@ class Asked:
 
 
 def asked(subscription: Subscription, acceptance: Acceptance) -> Asked:
-    """The parameters that the message names, and those that the filter compares."""
+    """The parameters that the message names, those that hold addresses, and those that the filter compares."""
+    addresses = subscription.email.to_parameters if subscription.email is not None else ()
     return Asked(
         queue=subscription.queue,
         event_types=exact_types(subscription.event_types),
-        parameters=tuple(dict.fromkeys((*subscription.parameters, *acceptance.compared(subscription)))),
+        parameters=tuple(dict.fromkeys((*subscription.parameters, *addresses, *acceptance.compared(subscription)))),
         active=subscription.active,
     )

@@ -5,19 +5,20 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
 from streams.core.catalogue import CATALOGUE, matching, nearest_types
+from streams.core.email_rules import email_problems
 from streams.core.events import Audience
 from streams.core.filters import InvalidFilter, Language, variables
 from streams.core.graph import GRAPH, Graph
 from streams.core.parameters import check
 from streams.core.routing import filter_problems
 from streams.core.subscription_filter import EVERYONE, exact_types
-from streams.core.subscriptions import Forward, Ordering, Subscription, Webhook
+from streams.core.subscriptions import Email, Forward, Ordering, Subscription, Webhook
 
 _NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 #: Longer ones are refused by proxies and servers, sometimes silently.
@@ -34,12 +35,13 @@ AUDIENCES: Final = (*Audience, EVERYONE)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
     """What the deployment has: the queues, the filter language, the parameters (``graph``); ``development`` admits http
-    and any port."""
+    and any port. ``templates``: name → the parameters that it uses; None where only the workers have them."""
 
     queues: Collection[str]
     development: bool
     language: Language
     graph: Graph = GRAPH
+    templates: Mapping[str, Collection[str]] | None = None
 
 
 def problems(subscription: Subscription, known: Known, *, existing: Subscription | None = None) -> list[str]:
@@ -64,9 +66,9 @@ def _problems(wanted: Subscription, known: Known, existing: Subscription | None)
     if wanted.audience not in AUDIENCES:
         yield f"audience {wanted.audience!r}: use one of {', '.join(AUDIENCES)}"
     yield from _policy(wanted)
-    actions = [action for action in (wanted.webhook, wanted.forward) if action is not None]
+    actions = [action for action in (wanted.webhook, wanted.forward, wanted.email) if action is not None]
     if len(actions) != 1:
-        yield f"action: {len(actions)} given; use exactly one of [webhook] and [forward]"
+        yield f"action: {len(actions)} given; use exactly one of [webhook], [forward] and [email]"
     for action in actions:
         match action:
             case Webhook():
@@ -75,6 +77,8 @@ def _problems(wanted: Subscription, known: Known, existing: Subscription | None)
                 yield from _queue("forward.queue", action.queue, known)
                 if action.queue == wanted.queue:
                     yield f"forward.queue: {action.queue!r} is the queue that it reads, a loop; name another one"
+            case Email():
+                yield from email_problems(action, wanted, known.templates, known.graph)
 
 
 def _queue(field: str, name: str, known: Known) -> Iterator[str]:

@@ -60,8 +60,23 @@ class Forward:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Email:
+    """A message to every address in ``to`` and in the parameters that ``to_parameters`` names, each on its own.
+
+    A parameter holds one address, or several with commas. ``template`` names files in the directory that the worker's
+    settings declare; ``subject`` is a line in which ``{invoice.number}`` stands for a parameter.
+    """
+
+    subject: str
+    to: tuple[str, ...] = ()
+    to_parameters: tuple[str, ...] = ()
+    template: str = "event"
+    reply_to: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Subscription:
-    """One subscription; exactly one of ``webhook`` and ``forward`` is set.
+    """One subscription; exactly one of ``webhook``, ``forward`` and ``email`` is set.
 
     ``id`` never changes and is part of every delivery's identity; ``version`` counts the changes of the rest.
     ``event_types`` are exact types or groups (``service.*``), empty means all; ``filter`` is an expression over the
@@ -88,6 +103,7 @@ class Subscription:
     max_concurrency: int = DEFAULT_MAX_CONCURRENCY
     webhook: Webhook | None = None
     forward: Forward | None = None
+    email: Email | None = None
 
     @property
     def max_attempts(self) -> int:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from streams.core.nearest import nearest_paths
 from streams.filters.tokens import FUNCTIONS, Token, names_in, unspoken
 
 _ERROR: Final = re.compile(r"ERROR: <input>:(\d+):(\d+): (.*)")
@@ -50,17 +50,10 @@ def _unknown(name: str, tokens: Sequence[Token], offset: int, types: Mapping[str
     if not re.fullmatch(r"[\w.]+", name) or name in ("_+_", "_-_", "_*_", "_/_", "_%_", "-_", "_[_]"):
         return f"there is no {name.strip('_')} here: a filter compares, it does not calculate"
     whole = next((path for t in tokens for path in names_in([t]) if t.start <= offset <= t.start + len(t.text)), name)
-    near = _nearest(whole, types)
+    near = nearest_paths(whole, types, 0.5, same_object=True)
     return f"there is no {whole}" + (
         f" (did you mean {' or '.join(near)}?)" if near else f"; there are {', '.join(types)}"
     )
-
-
-def _nearest(name: str, types: Mapping[str, str]) -> list[str]:
-    near = difflib.get_close_matches(name, list(types), n=3, cutoff=0.5)
-    same = [other for other in types if other.partition(".")[2] == name.partition(".")[2]]
-    head = [other for other in types if other.partition(".")[0] == name.partition(".")[0]]
-    return list(dict.fromkeys([*near, *same, *head]))[:5]
 
 
 def at(expression: str, offset: int, problem: str) -> str:

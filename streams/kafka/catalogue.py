@@ -87,11 +87,15 @@ class Catalogue:
 
         Raises :class:`streams.core.errors.Misconfigured` for a missing topic, Transient when Kafka does not answer.
         """
+        partitions: list[tuple[str, int]] = []
         for topic in self._sources:
-            metadata = self._consumer.list_topics(topic, timeout=10.0).topics[topic]
+            # By the client that asks for offsets: it answers from what it has heard of the topic, and what it has heard
+            # while a broker came back, without leaders, it believes for minutes ("Unknown partition") unless told anew.
+            metadata = self._asker.list_topics(topic, timeout=10.0).topics[topic]
             if metadata.error is not None:
                 raise Misconfigured(f"no such topic: {topic}. Create it with: curfew topics apply")
-            self._partitions += [(topic, number) for number in metadata.partitions]
+            partitions += [(topic, number) for number in metadata.partitions]
+        self._partitions = partitions
         ends = self._ends()
         self._consumer.assign([TopicPartition(topic, partition, 0) for topic, partition in ends])
         deadline = time.monotonic() + START_TIMEOUT_S

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from streams.codec import Codec
-from streams.core import ids
 from streams.core.delivery import units
 from streams.core.delivery.ledger import Balance, Evidence, balance
 from streams.core.delivery.messages import Result, Verdict
+from streams.core.delivery.recipients import unit_ids
 from streams.core.delivery.units import Activation, Done, State, Unit
 from streams.core.errors import Poison
 from streams.core.events import Event
@@ -207,12 +207,12 @@ def _read_queue(scanner: Scanner, topic: str, accounts: dict[str, _Account], que
             for _, account in reading:
                 account.unreadable += 1
             continue
-        for subscription_id, account in reading:
-            unit_id = ids.unit_id(event.event_id, subscription_id)
+        for _, account in reading:
             version = account.versions[account.activations[partition].version_at(offset)]
             try:
                 accepted = acceptance.decide(version, event)
             except Unfit:
                 accepted = False
                 account.unfit += 1
-            account.accepted[unit_id] = account.accepted.get(unit_id, False) or accepted
+            for unit_id in unit_ids(version, event).values():
+                account.accepted[unit_id] = account.accepted.get(unit_id, False) or accepted

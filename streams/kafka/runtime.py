@@ -31,6 +31,7 @@ from streams.core.errors import EXIT_FATAL, Fatal
 from streams.kafka.chunks import Chunk, Handler, Opener, Progress
 from streams.kafka.cluster import Layout, inspect_layout
 from streams.kafka.driver import Consumer, Transport
+from streams.kafka.garbage import collect_seldom
 from streams.kafka.health import Health
 from streams.kafka.lanes import Abandoned, Counters, Lane, Works
 from streams.kafka.outbox import Outbox
@@ -178,6 +179,7 @@ class Runtime:
 
     def run(self) -> int:
         """Run until SIGTERM or SIGINT; returns the exit code. Call it in the main thread."""
+        collect_seldom()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(self._main())
 

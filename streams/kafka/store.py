@@ -59,6 +59,14 @@ class Store(Protocol):
     def close(self) -> None: ...
 
 
+class Reads(Protocol):
+    """What an overlay is laid over: a store, or another overlay."""
+
+    def get(self, key: bytes) -> bytes | None: ...
+
+    def scan(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]: ...
+
+
 class Stamp(msgspec.Struct, frozen=True):
     """Whose changelog this is a copy of, and how far."""
 
@@ -210,11 +218,12 @@ class RocksStore:
 
 
 class Overlay:
-    """The rows that one chunk wrote, laid over the store; thrown away if the chunk has to be decided again."""
+    """The rows that one chunk wrote, laid over the store, or that one decision wrote, over those of its chunk; thrown
+    away if the chunk has to be decided again."""
 
     __slots__ = ("_store", "_writes")
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Reads) -> None:
         self._store = store
         self._writes: dict[bytes, bytes | None] = {}
 

@@ -21,7 +21,7 @@ from streams.core.change import Change, State
 from streams.core.change_board import Line, Stage, entry, lines
 from streams.core.delivery.units import State as UnitState
 from streams.core.delivery.units import Unit
-from streams.core.subscriptions import Subscription, Webhook
+from streams.core.subscriptions import Email, Forward, Subscription, Webhook
 from tests.plan_changes.makers import DEADLINE, NOON, pending
 from tests.support.kafka_io import wait_until
 
@@ -128,7 +128,7 @@ def test_a_person_sees_what_waits_for_them_in_words() -> None:
 
 
 def a_subscription(**fields: Any) -> Subscription:
-    webhook = Webhook(url="https://crm.example/hook", secret_ref="env:X")
+    webhook = Webhook(url="https://user:password@crm.example/hook?token=x", secret_ref="env:X")
     return Subscription(
         **{"name": "crm", "id": "i", "version": 2, "created_at": NOON, "queue": "q", "webhook": webhook, **fields}
     )
@@ -153,6 +153,21 @@ def test_an_endpoint_that_fails_says_why_and_when_it_is_tried_again() -> None:
     assert row["state"] == "failing: timeout"
     assert row["next_retry_at"] == "1970-01-01T00:01:00Z"
     assert (row["pending"], row["failing"], row["success"], row["oldest_seconds"]) == (3, 2, 0.75, 30.0)
+
+
+@pytest.mark.parametrize(
+    ("receiver", "said"),
+    [
+        ({}, "webhook of crm.example"),
+        ({"webhook": None, "forward": Forward(queue="partner")}, "queue.partner"),
+        ({"webhook": None, "email": Email(subject="x", to_parameters=("account.email",))}, "mail to account.email"),
+    ],
+)
+def test_a_receiver_is_named_without_what_would_let_others_write_to_it(receiver: dict[str, Any], said: str) -> None:
+    """The path of a webhook is often its password."""
+    [row] = view([a_subscription(**receiver)], {}, EVENING)["subscriptions"]
+
+    assert row["to"] == said
 
 
 def test_a_disabled_endpoint_is_enabled_by_a_new_version() -> None:

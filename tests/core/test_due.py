@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.core.due import Due, DueIndex
+from streams.core.due import Due, DueIndex, Window
 
 T0 = datetime(2018, 11, 3, 12, tzinfo=UTC)
 
@@ -16,8 +17,8 @@ def at(hours: float) -> datetime:
     return T0 + timedelta(hours=hours)
 
 
-def due(id: str, when: float, deadline: float, *, windowed: bool = False) -> Due:
-    return Due(id=id, at=at(when), deadline=at(deadline), windowed=windowed)
+def due(id: str, when: float, deadline: float, window: Window | None = None) -> Due:
+    return Due(id=id, at=at(when), deadline=at(deadline), window=window)
 
 
 def drain(index: DueIndex, now: datetime) -> list[str]:
@@ -47,43 +48,53 @@ def test_nothing_is_taken_before_it_is_due() -> None:
 def test_a_full_window_keeps_commands_but_not_settlements() -> None:
     """With the executor gone, what is not persisted must still be closed at its deadline."""
     index = DueIndex(1)
-    index.mark("busy", in_flight=True)
-    index.add([due("command", 1, 5, windowed=True), due("settlement", 2, 2)])
+    index.mark("busy", Window.EXECUTE)
+    index.add([due("command", 1, 5, window=Window.EXECUTE), due("settlement", 2, 2)])
     assert drain(index, at(3)) == ["settlement"]
 
-    index.mark("busy", in_flight=False)
+    index.mark("busy", None)
 
     assert drain(index, at(3)) == ["command"]
+
+
+def test_a_full_window_keeps_nothing_of_another_one() -> None:
+    """With the executor gone, what is persisted must still be released at its deadline."""
+    index = DueIndex(1)
+    index.mark("busy", Window.EXECUTE)
+    index.add([due("command", 1, 5, Window.EXECUTE), due("release", 2, 2, Window.RELEASE)])
+
+    assert index.room == {Window.RELEASE}
+    assert drain(index, at(3)) == ["release"]
 
 
 def test_one_answer_twice_does_not_open_the_window_twice() -> None:
     """In flight is a set of ids, not a count."""
     index = DueIndex(2)
     for id in ("a", "b"):
-        index.mark(id, in_flight=True)
+        index.mark(id, Window.EXECUTE)
 
-    index.mark("a", in_flight=False)
-    index.mark("a", in_flight=False)
+    index.mark("a", None)
+    index.mark("a", None)
 
-    assert index.in_flight == 1
+    assert index.in_flight(Window.EXECUTE) == 1
 
 
 def test_the_next_instant_is_to_come() -> None:
     """The clock is told of what it can bring; work that waits for room waits for results."""
     index = DueIndex(0)
-    index.add([due("waits", 1, 5, windowed=True), due("later", 3, 5)])
+    index.add([due("waits", 1, 5, window=Window.EXECUTE), due("later", 3, 5)])
 
     assert index.next_at(at(2)) == at(3)
     assert index.next_at(at(3)) is None
 
 
 @given(
-    st.lists(st.tuples(st.integers(0, 20), st.integers(20, 30), st.booleans()), max_size=60),
+    st.lists(st.tuples(st.integers(0, 20), st.integers(20, 30), st.sampled_from([None, *Window])), max_size=60),
     st.lists(st.integers(0, 20), max_size=10).map(sorted),
 )
-def test_everything_is_taken_once_in_order(entries: list[tuple[int, int, bool]], times: list[int]) -> None:
+def test_everything_is_taken_once_in_order(entries: list[tuple[int, int, Window | None]], times: list[int]) -> None:
     """Against a sorted list: at every instant all that is due, by deadline then release, and nothing is lost."""
-    dues = [due(str(number), *when, windowed=windowed) for number, (*when, windowed) in enumerate(entries)]
+    dues = [due(str(number), *entry) for number, entry in enumerate(entries)]
     index = DueIndex(1)
     index.add(dues)
     left = list(dues)
@@ -91,12 +102,11 @@ def test_everything_is_taken_once_in_order(entries: list[tuple[int, int, bool]],
     for now in [*times, 30]:
         ready = [one for one in left if one.at <= at(now)]
         left = [one for one in left if one.at > at(now)]
-        free = sorted((one.deadline, one.at) for one in ready if not one.windowed)
-        windowed = sorted((one.deadline, one.at) for one in ready if one.windowed)
+        in_turn = [sorted((one.deadline, one.at) for one in ready if one.window is kind) for kind in (None, *Window)]
         taken = []
         while (found := index.take(at(now))) is not None:
             taken.append(found)
-        assert [(one.deadline, one.at) for one in taken] == free + windowed
+        assert [(one.deadline, one.at) for one in taken] == list(chain(*in_turn))
         assert sorted(one.id for one in taken) == sorted(one.id for one in ready)
 
     assert left == []

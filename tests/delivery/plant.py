@@ -17,6 +17,7 @@ from streams.core.ids import event_id
 from streams.core.subscriptions import Forward, Ordering, Subscription, Webhook, succeed
 from streams.kafka.chunks import Batch, Handler, Output, Record
 from streams.kafka.store import MemoryStore, Overlay
+from streams.sinks.email import EmailSender
 from streams.sinks.webhook import WebhookSender
 
 START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -60,7 +61,8 @@ class PlantPorts:
 
 def subscription(name: str = "crm", **fields: Any) -> Subscription:
     """A webhook subscription on customer-events unless ``fields`` say otherwise."""
-    action = {} if "forward" in fields else {"webhook": Webhook(url="http://127.0.0.1:1/", secret_ref="env:X")}
+    webhook = {"webhook": Webhook(url="http://127.0.0.1:1/", secret_ref="env:X")}
+    action = {} if {"forward", "email"} & fields.keys() else webhook
     return succeed(
         None,
         Subscription(**{"name": name, "id": "", "version": 0, "created_at": START, "queue": "customer-events",
@@ -93,7 +95,9 @@ def event(sequence: int, account: str = "A1", **fields: Any) -> Event:
 class Plant:
     """Feeds chunks to the handlers and keeps what they emit, by topic."""
 
-    def __init__(self, *subscriptions: Subscription, sender: WebhookSender | None = None) -> None:
+    def __init__(
+        self, *subscriptions: Subscription, sender: WebhookSender | None = None, mailer: EmailSender | None = None
+    ) -> None:
         self.clock = SetClock()
         self.catalogue = ListCatalogue()
         self.codec = Codec(LocalIds(LocalSchemas()))
@@ -104,7 +108,7 @@ class Plant:
         self.outputs: list[Output] = []
         self.made: list[tuple[Attempt, Verdict]] = []
         self.delivery = Delivery(self.ports)
-        self.dispatcher = Dispatcher(self.ports, sender) if sender is not None else None
+        self.dispatcher = Dispatcher(self.ports, sender, mailer) if sender or mailer else None  # type: ignore[arg-type]
         for one in subscriptions:
             self.apply(one)
         self.reopen()

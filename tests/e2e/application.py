@@ -105,7 +105,7 @@ class Application:
     """Processes, topics and configuration; call :meth:`configure`, :meth:`start` and at the end :meth:`close`.
 
     ``registry_url`` is what the workers get, when it is not the stack's own (a proxy); the test's own codec always asks
-    the stack's. ``billing_directory`` is where the SQLite billing store lies.
+    the stack's. ``billing_directory`` is where the SQLite billing store lies, ``smtp_url`` the mail server.
     """
 
     def __init__(
@@ -116,6 +116,7 @@ class Application:
         clock: ClockMode = ClockMode.WALL,
         registry_url: str | None = None,
         billing_directory: Path | None = None,
+        smtp_url: str | None = None,
     ) -> None:
         self.directory = directory
         self.billing_directory = billing_directory or directory
@@ -136,6 +137,7 @@ class Application:
             "CURFEW_LOG_FORMAT": "json",
             "CURFEW_HOOKS": "[]",
             "CURFEW_SECRET_TEST": SECRET,
+            **({} if smtp_url is None else {"CURFEW_SMTP_URL": smtp_url}),
         }
         self.manifest = Manifest.load().with_queues("partner")
         self.registry = Registry(address.schema_registry_url)

@@ -15,6 +15,7 @@ from tests.cli.curfew import Curfew, runner
 from tests.delivery.receiving import RunningReceiver, receiver
 from tests.e2e.application import Application
 from tests.support.proxy import Proxy
+from tests.watchdog.mail_server import MailServer, mail_server
 
 #: Small enough to be filled at once, large enough for a billing store of some hundred changes.
 BILLING_DISK = "8m"
@@ -64,11 +65,19 @@ def crm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningReceiver]:
 
 
 @pytest.fixture(scope="package")
+def mailbox() -> Iterator[MailServer]:
+    """The mail server of everybody."""
+    with mail_server() as running:
+        yield running
+
+
+@pytest.fixture(scope="package")
 def application(
     stack: Stack,
     registry_proxy: Proxy,
     billing_disk: Path,
     crm: RunningReceiver,
+    mailbox: MailServer,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Application]:
     """All workers and the clock, on the wall clock, with nothing in flight."""
@@ -78,6 +87,7 @@ def application(
         tmp_path_factory.mktemp("application"),
         registry_url=registry_proxy.url,
         billing_directory=billing_disk,
+        smtp_url=mailbox.url,
     )
     try:
         made.configure(crm.url)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from confluent_kafka.admin import NewTopic  # type: ignore[attr-defined]  # public, but the stubs do not say so
@@ -14,6 +15,7 @@ from streams.core.objects import AccountChange, Op
 from streams.kafka.admin import admin_client
 from tests.e2e.application import Application, account, created, now
 from tests.support.kafka_io import wait_until
+from tests.watchdog.mail_server import MailServer
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
@@ -109,3 +111,51 @@ def test_queue_sources_and_route_work_without_a_restart_and_everything_is_on_rec
     assert (removed["by"], removed["action"], removed["after"]) == ("bo", "deleted", None)
     [source, _] = json.loads(application.run("sources", "history", "crm_segment", "-f", "json").stdout)
     assert (source["by"], source["after"]["fields"]) == ("ana", {"tier": "string"})
+
+
+MAIL = """
+[[subscription]]
+name = "status-mail"
+queue = "customer-events"
+event_types = ["account.status_changed"]
+parameters = ["account.name", "account.status"]
+[subscription.email]
+subject = "{account.name}: {account.status}"
+to = ["ops@example.com"]
+to_parameters = ["account.email"]
+"""
+
+
+def test_a_mail_subscription_that_is_applied_while_all_runs_sends_to_each_recipient(
+    application: Application, mailbox: MailServer, tmp_path: Path
+) -> None:
+    """The address is a parameter of the event; `test` shows the mail before; the ledger has a unit for each address."""
+    file = tmp_path / "mail.toml"
+    file.write_text(MAIL)
+    application.run("subscriptions", "apply", str(file))
+    shown = application.run("subscriptions", "test", "status-mail").stdout
+    customer = Customer(application, "mail-1")
+
+    def subscribed() -> bool:
+        """Workers follow within a second: change until a mail comes."""
+        customer.change()
+        return any("To: contato@aurora.example" in mail for mail in mailbox.mails)
+
+    wait_until(subscribed, "the mail arrives")
+    wait_until(lambda: ledger(application, "status-mail")["pending"] == 0, "all mails are sent")
+
+    assert "> To: ops@example.com" in shown
+    assert "< 250" in shown
+    [mail, *_] = [one for one in mailbox.mails if "To: contato@aurora.example" in one]
+    assert "Subject: Padaria Aurora: " in mail
+    assert "account.status: " in mail
+    line = ledger(application, "status-mail")
+    assert (line["difference"], line["dead"]) == (0, 0)
+    assert line["delivered"] == len(mailbox.mails) - 1  # the sample is no event
+    assert line["delivered"] % 2 == 0
+
+
+def ledger(application: Application, name: str) -> dict[str, Any]:
+    lines = json.loads(application.run("ledger", "-f", "json").stdout)
+    found: dict[str, Any] = next(one for one in lines if one["subscription"] == name)
+    return found

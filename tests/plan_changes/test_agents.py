@@ -11,6 +11,7 @@ from decimal import Decimal
 import pytest
 
 from agents import plan_changes
+from streams.core.change_progress import OVERDUE
 from streams.core.change_rows import change_key, unpack_change
 from streams.core.clock import NextDue
 from streams.core.events import Finding
@@ -171,8 +172,7 @@ def test_an_answer_that_may_have_been_told_stands(told: int) -> None:
     assert {reply.accepted for reply in plant.replies(lost + passed + again)} == {True}
     assert kinds(plant, passed) == ["cancelled"]
     assert the_change(plant).state == "cancelled"
-    assert plant.changes.memory["unsent"] == []
-    assert [key for key, _ in plant.changes.store.scan(b"unsent/")] == []
+    assert [key for key, _ in plant.changes.store.scan(b"redo/")] == []
 
 
 def test_what_is_decided_behind_an_answer_is_told_after_a_crash_too() -> None:
@@ -256,6 +256,79 @@ def test_the_window_bounds_what_is_in_flight_and_results_open_it(monkeypatch: py
 
     assert rounds == 4
     assert Counter(kinds(plant, plant.sent))["executed"] == 10
+
+
+def _persisted(plant: Plant, *services: str) -> None:
+    """Changes of these services, up to the commit of their outcomes in the billing store."""
+    for service in services:
+        plant.knows(an_account(), a_service(id=service), a_plan(service_id=service))
+    outputs = plant.request(*(a_request(f"R-{service}", service_id=service) for service in services))
+    outputs = plant.tick(START + timedelta(hours=3))
+    while outputs := plant.execute(outputs):
+        pass
+    at = START + timedelta(hours=4)
+    plant.acknowledge(*(acknowledgement(the_change(plant, one), AcknowledgementKind.PERSISTED, at) for one in services))
+
+
+def test_releases_of_a_midnight_wait_for_room_and_acknowledgements_make_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sent all at once they would be overdue before the persister comes to them, and be sent again; after a restart
+    the rows say which are out."""
+    monkeypatch.setattr(plan_changes, "WINDOW", 3)
+    plant = a_plant()
+    plant.changes.reopen()
+    services = [f"S{number}" for number in range(10)]
+    _persisted(plant, *services)
+
+    out, rounds = plant.settlements(plant.tick(DEADLINE)), 0
+    plant.changes.reopen()
+    assert plant.settlements(plant.tick(DEADLINE)) == []
+    while out:
+        assert len(out) <= 3
+        answers = [
+            acknowledgement(the_change(plant, one.service_id), AcknowledgementKind.RELEASED, DEADLINE) for one in out
+        ]
+        out, rounds = plant.settlements(plant.acknowledge(*answers)), rounds + 1
+
+    assert rounds == 4
+    assert all(the_change(plant, one).effective_at == DEADLINE for one in services)
+
+
+def test_a_release_that_is_not_answered_is_sent_again_and_keeps_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else lost answers, or one that never comes, would fill the window for ever."""
+    monkeypatch.setattr(plan_changes, "WINDOW", 1)
+    plant = a_plant()
+    plant.changes.reopen()
+    _persisted(plant, "S1", "S2", "S3")
+
+    [first] = plant.settlements(plant.tick(DEADLINE))
+    assert plant.settlements(plant.tick(DEADLINE + OVERDUE / 2)) == []
+    then = [one.service_id for one in plant.settlements(plant.tick(DEADLINE + OVERDUE))]
+    last = [one.service_id for one in plant.settlements(plant.tick(DEADLINE + OVERDUE * 2))]
+
+    assert then[0] == first.service_id
+    assert len(then) == 2
+    assert sorted(last) == ["S1", "S2", "S3"]
+
+
+def test_an_executor_that_is_gone_holds_no_releases(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its commands fill their window, not the one of the releases."""
+    monkeypatch.setattr(plan_changes, "WINDOW", 1)
+    plant = a_plant()
+    plant.changes.reopen()
+    services = ["S1", "S2", "S3"]
+    for service in services:
+        plant.knows(an_account(), a_service(id=service), a_plan(service_id=service))
+    plant.request(*(a_request(f"R-{service}", service_id=service) for service in services))
+    [first] = plant.read(plant.tick(START + timedelta(hours=3)), "plan-change.commands", ExecuteCommand)
+    value = plant.codec.encode("plan-change.outcomes", result_of(plant, first))
+    plant.changes.run(plant.scheduler.outcomes, "plan-change.outcomes", [(first.service_id, value)])
+    at = START + timedelta(hours=4)
+    plant.acknowledge(acknowledgement(the_change(plant, first.service_id), AcknowledgementKind.PERSISTED, at))
+    assert sorted(the_change(plant, one).awaiting or "" for one in services) == ["", "", "execute"]
+
+    out = {(one.service_id, one.kind) for one in plant.settlements(plant.tick(DEADLINE))}
+
+    assert (first.service_id, SettlementKind.RELEASE) in out
 
 
 def test_slices_of_a_tick_are_durable_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from streams.core.change_progress import rolled_over
 from streams.core.change_step import step
 from streams.core.change_window import derived, window
 from streams.core.messages import Context, ExecuteCommand, Resolution
-from streams.kafka.store import Overlay
+from streams.kafka.store import MemoryStore
 from tests.plan_changes.makers import DEADLINE, NO_HOOKS, NOON, START, a_cancel, a_request, pending
 from tests.plan_changes.plant import Plant, a_plan, a_service, an_account
 from tests.plan_changes.test_agents import a_plant, kinds, the_change
@@ -145,13 +145,13 @@ def test_news_of_an_account_looks_at_open_changes_only(monkeypatch: pytest.Monke
     for service in ("S0", "S2"):
         plant.request(a_cancel(f"C-{service}", service_id=service))
     looked: list[bytes] = []
-    get = Overlay.get
+    get = MemoryStore.get
 
-    def noted(rows: Overlay, key: bytes) -> bytes | None:
+    def noted(rows: MemoryStore, key: bytes) -> bytes | None:
         looked.append(key)
         return get(rows, key)
 
-    monkeypatch.setattr(Overlay, "get", noted)
+    monkeypatch.setattr(MemoryStore, "get", noted)
     hear(plant, moved())
 
     assert [key for key in looked if key.startswith(b"change/")] == [b"change/S1", b"change/S3"]

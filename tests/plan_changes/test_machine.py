@@ -26,6 +26,7 @@ from streams.core.change import (
 from streams.core.change_progress import OVERDUE, RETRY_AFTER
 from streams.core.change_step import step
 from streams.core.change_window import derived, window
+from streams.core.due import ALL_ROOM, NO_ROOM
 from streams.core.events import Audience
 from streams.core.matrix import DateRule, LatePolicy, MissedPolicy
 from streams.core.messages import (
@@ -54,7 +55,7 @@ from tests.plan_changes.makers import (
     pending,
 )
 
-TICK = TimePassed(may_execute=True)
+TICK = TimePassed(room=ALL_ROOM)
 SECOND = timedelta(seconds=1)
 
 
@@ -314,7 +315,7 @@ def test_a_full_window_holds_the_command_back() -> None:
     """Time alone does not send: there must be room."""
     change = pending()
 
-    decided = step(change, TimePassed(may_execute=False), change.release_at, NO_HOOKS)
+    decided = step(change, TimePassed(room=NO_ROOM), change.release_at, NO_HOOKS)
 
     assert decided.change is not None
     assert (decided.change.state, decided.change.awaiting) == (State.STARTED, None)
@@ -404,7 +405,7 @@ def _missed(policy: MissedPolicy) -> Step:
 
 
 def test_missed_and_finished_late() -> None:
-    """It goes on, persists late, and is released at once since its deadline is over."""
+    """It goes on, persists late, and is released as soon as there is room, since its deadline is over."""
     decided = _missed(MissedPolicy.FINISH_LATE)
     assert decided.change is not None
     assert (decided.change.state, decided.change.missed) == (State.STARTED, True)
@@ -417,7 +418,7 @@ def test_missed_and_finished_late() -> None:
     after = step(done, late, DEADLINE + OVERDUE, NO_HOOKS)
 
     assert events(after.effects) == ["rerate_requested", "persisted", "completed"]
-    assert settlements(after) == [SettlementKind.RELEASE]
+    assert settlements(step(after.change, TICK, DEADLINE + OVERDUE, NO_HOOKS)) == [SettlementKind.RELEASE]
 
 
 def test_missed_and_rolled() -> None:

@@ -48,7 +48,7 @@ MUTANTS = {
     ),
     "the window of commands in flight is not asked": (
         "change_progress.py",
-        "or (action.windowed and not may_execute):",
+        "or (action.window is not None and action.window not in room):",
         "or False:",
     ),
     "a commit of another revision is taken": (

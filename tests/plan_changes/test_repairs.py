@@ -22,6 +22,7 @@ from streams.core.change import (
 from streams.core.change_messages import finding
 from streams.core.change_progress import OVERDUE
 from streams.core.change_step import step
+from streams.core.due import ALL_ROOM
 from streams.core.matrix import DateRule, LatePolicy, MissedPolicy
 from streams.core.messages import (
     AcknowledgementKind,
@@ -47,7 +48,7 @@ from tests.plan_changes.makers import (
 )
 from tests.plan_changes.test_machine import commands, events, replies, settlements
 
-TICK = TimePassed(may_execute=True)
+TICK = TimePassed(room=ALL_ROOM)
 HOUR = timedelta(hours=1)
 
 
@@ -164,7 +165,7 @@ def test_a_held_change_is_finished_late() -> None:
     assert events(done.effects) == ["rerate_requested", "persisted", "completed"]
     [rerate] = [one.finding for one in done.effects if isinstance(one, RaiseFinding) and "rerate" in one.finding.type]
     assert (rerate.facts["rerate_from"], rerate.facts["rerate_to"]) == (DEADLINE, later + HOUR)
-    assert settlements(done) == [SettlementKind.RELEASE]
+    assert settlements(step(done.change, TICK, later + HOUR, NO_HOOKS)) == [SettlementKind.RELEASE]
 
 
 def test_a_change_that_may_be_finished_late_is_not_told_as_missed_twice() -> None:
@@ -275,5 +276,5 @@ def test_an_order_for_a_past_date_is_made_retroactive() -> None:
     done = step(sealed, persisted, NOON, NO_HOOKS)
 
     assert events(done.effects) == ["rerate_requested", "persisted", "completed"]
-    assert settlements(done) == [SettlementKind.RELEASE]
+    assert settlements(step(done.change, TICK, NOON, NO_HOOKS)) == [SettlementKind.RELEASE]
     assert not after(done).missed

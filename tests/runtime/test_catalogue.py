@@ -8,10 +8,15 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewPartitions
 
 from streams.core.errors import EXIT_FATAL
+from streams.kafka.catalogue import Catalogue, Source
 from tests.faults.flow import create_topics, producer
 from tests.support.brokers import Brokers
 from tests.support.kafka_io import wait_until
@@ -74,3 +79,26 @@ def test_a_worker_whose_catalogue_is_not_followed_any_more_stops(
     assert "a fault in the decoder" in died["error"]
     assert died["topics"] == [f"{name}-routes"]
     assert "restarts it" in died["remedy"]
+
+
+@pytest.mark.kafka
+def test_partitions_that_its_client_has_not_heard_of_do_not_keep_a_worker_from_starting(
+    kafka: Brokers, unique: Callable[[str], str]
+) -> None:
+    """A client that asked for a topic at a bad moment believes what it heard for minutes; a start asks anew."""
+    topic, config = unique("grows"), dict[str, Any]({"bootstrap.servers": kafka.bootstrap_servers})
+    create_topics(kafka.bootstrap_servers, {topic: {}}, partitions=1)
+    catalogue = Catalogue(config, [Source(kind="route", topic=topic, decode=lambda value: value)])
+    catalogue._asker.get_watermark_offsets(TopicPartition(topic, 0), timeout=10.0)
+    admin = AdminClient(config)
+    admin.create_partitions([NewPartitions(topic, 4)])[topic].result(10.0)
+    out = producer(kafka.bootstrap_servers)
+    out.produce(topic, b"a-route", b"one", partition=3)
+    assert out.flush(30.0) == 0
+
+    wait_until(lambda: len(admin.list_topics(topic, timeout=10.0).topics[topic].partitions) == 4, "the topic has grown")
+    catalogue.start()
+    try:
+        assert catalogue.get("route", "one") == b"a-route"
+    finally:
+        catalogue.stop()

@@ -9,7 +9,7 @@ from confluent_kafka import Consumer, TopicPartition
 
 from agents.embedded import Stack
 from streams.kafka.quiescence import Quiescence, Waiting
-from tests.support.kafka_io import create_topic, produce
+from tests.support.kafka_io import create_topic, produce, wait_until
 
 pytestmark = pytest.mark.kafka
 
@@ -22,13 +22,18 @@ def test_without_an_answer_everybody_is_waiting(private_stack: Callable[..., Sta
     create_topic(stack.address.bootstrap_servers, "work")
     quiescence = Quiescence(config, {"one": ["work"], "two": ["work"]})
 
-    before = quiescence.waiting()
+    def known() -> list[Waiting]:
+        """A broker that has just started has no coordinator for a group yet, and says so: that is not knowing, too."""
+        wait_until(lambda: all(one.records is not None for one in quiescence.waiting()), "the coordinators are there")
+        return quiescence.waiting()
+
+    before = known()
     produce(stack.address.bootstrap_servers, "work", [b"a", b"b"])
     for group, done in (("one", 2), ("two", 1)):
         consumer = Consumer({**config, "group.id": group})
         consumer.commit(offsets=[TopicPartition("work", 0, done)], asynchronous=False)
         consumer.close()
-    behind = quiescence.waiting()
+    behind = known()
     stack.stop()
     unknown = quiescence.waiting()
 

@@ -27,6 +27,8 @@ class Lane:
         self.memory: dict[str, Any] = {}
         self.sent: Outputs = []
         self.now: datetime | None = None
+        #: Rows of each slice of the last chunk: where it could break off.
+        self.written: list[int] = []
         self._open = open
         self._offset = 0
         self.reopen()
@@ -57,11 +59,14 @@ class Lane:
         records: list[Record],
         *,
         crash_after_outputs: int | None = None,
+        crash_after_rows: int | None = None,
         crash_in_slice: int = 1,
     ) -> Outputs:
         """Run a chunk (again). ``crash_after_outputs``: so many outputs of that slice become durable, then the process
-        is gone: no row of the slice is written and memory is lost."""
+        is gone: no row of the slice is written and memory is lost. ``crash_after_rows``: all of its outputs, and so
+        many of its rows, in their order."""
         batch, before = self._batch(records[0].topic, records), len(self.sent)
+        self.written = []
         for number, _ in enumerate(_steps(handler, batch), 1):
             if crash_after_outputs is not None and number == crash_in_slice:
                 self.sent += batch.outputs[:crash_after_outputs]
@@ -69,6 +74,11 @@ class Lane:
                 return self.sent[before:]
             self.sent += batch.outputs
             batch.outputs.clear()
+            if crash_after_rows is not None and number == crash_in_slice:
+                self.store.write(list(batch.rows.writes.items())[:crash_after_rows], None)
+                self.reopen()
+                return self.sent[before:]
+            self.written.append(len(batch.rows.writes))
             self.store.write(batch.rows.writes.items(), None)
             batch.rows.clear()
         return self.sent[before:]

@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class MailServer:
-    """``mails`` are whole messages; with ``refuse`` it answers 451 to every sender."""
+    """``mails`` are whole messages; with ``refuse`` it answers 451 to every sender, with ``answer`` that to every
+    recipient."""
 
     url: str = ""
     refuse: bool = False
+    answer: str = ""
     mails: list[str] = field(default_factory=list)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -35,6 +37,8 @@ class MailServer:
             elif verb == "QUIT":
                 await say("221 bye")
                 break
+            elif verb == "RCPT" and self.answer:
+                await say(self.answer)
             else:
                 await say("451 not now" if self.refuse and verb == "MAIL" else "250 ok")
         writer.close()

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import msgspec
 from confluent_kafka import Message
@@ -163,6 +164,17 @@ def view(subscriptions: Any, tallies: Mapping[str, Tally], now: datetime) -> dic
     return {"word": words.worst(*(row["word"] for row in rows)), "subscriptions": rows}
 
 
+def _receiver(one: Subscription) -> str:
+    """Where its events go."""
+    if one.webhook is not None:
+        # Only the host: whoever knows the path of a webhook can often write to it.
+        return f"webhook of {urlsplit(one.webhook.url).netloc.rpartition('@')[2]}"
+    if one.forward is not None:
+        return f"queue.{one.forward.queue}"
+    addresses = () if one.email is None else (*one.email.to, *one.email.to_parameters)
+    return f"mail to {', '.join(addresses)}"
+
+
 def _row(one: Subscription, tally: Tally, now: datetime) -> dict[str, Any]:
     disabled = one.webhook is not None and tally.disabled_version == one.version
     state = "active"
@@ -181,7 +193,7 @@ def _row(one: Subscription, tally: Tally, now: datetime) -> dict[str, Any]:
         "id": one.id,
         "version": one.version,
         "queue": one.queue,
-        "to": one.webhook.url if one.webhook is not None else f"queue.{one.forward.queue}" if one.forward else None,
+        "to": _receiver(one),
         "state": state,
         "word": words.ATTENTION if one.active and (disabled or tally.failing or tally.parked_keys) else words.OK,
         "delivered_last_hour": tally.delivered,

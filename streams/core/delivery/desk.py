@@ -17,10 +17,10 @@ from heapq import heappop
 from itertools import islice
 from typing import Final, TypeAlias
 
-from streams.core import ids
 from streams.core.delivery import hops, units
 from streams.core.delivery.index import Index
 from streams.core.delivery.messages import Attempt, Header, Result, Verdict, attempt_id
+from streams.core.delivery.recipients import refusal, unit_ids
 from streams.core.delivery.retries import next_delay_ms
 from streams.core.delivery.units import Activation, Disabled, Done, Parked, Span, State, Table, Unit
 from streams.core.events import Event
@@ -131,7 +131,8 @@ class Desk:
                 accepted = self._book.acceptance.accepts(subscription, record.event)
                 counts[subscription.id][0 if accepted else 1] += 1
                 if accepted:
-                    yield from self._open(subscription, record)
+                    for recipient, unit_id in unit_ids(subscription, record.event).items():
+                        yield from self._open(subscription, record, unit_id, recipient)
         # Last, so that a partly delivered changelog never says more than the units in it.
         for subscription_id, activation in activations.items():
             accepted_records, filtered = counts[subscription_id]
@@ -161,9 +162,8 @@ class Desk:
         span = Span(version=subscription.version, offset=max(first_offset, known.through))
         return replace(known, spans=(*known.spans, span))
 
-    def _open(self, subscription: Subscription, record: Incoming) -> Iterator[Effect]:
+    def _open(self, subscription: Subscription, record: Incoming, unit_id: str, recipient: str) -> Iterator[Effect]:
         event = record.event
-        unit_id = ids.unit_id(event.event_id, subscription.id)
         if self._table.unit(unit_id) is not None or self._table.done(unit_id) is not None:
             return
         ordered = subscription.ordering is Ordering.IN_ORDER
@@ -171,11 +171,11 @@ class Desk:
             unit_id=unit_id,
             subscription_id=subscription.id,
             subscription=subscription.name,
-            recipient="",
+            recipient=recipient,
             queue=record.queue,
             offset=record.offset,
             event_id=event.event_id,
-            lane=event.key if ordered else None,
+            lane=f"{event.key} {recipient}".rstrip() if ordered else None,
             state=State.PENDING,
             attempts=0,
             due_ms=self._now_ms + subscription.schedule_s[0] * 1000,
@@ -187,6 +187,10 @@ class Desk:
         size = len(record.value) + sum(len(header.name) + len(header.value) for header in record.headers)
         if size > MAX_EVENT_BYTES:
             yield from self._end(unit, State.DEAD, "too_large", f"{size} bytes, at most {MAX_EVENT_BYTES}")
+            return
+        refused = refusal(subscription, recipient)
+        if refused is not None:
+            yield from self._end(unit, State.DEAD, *refused)
             return
         if subscription.forward is not None and hops.hops(record.headers, event.hops) >= hops.MAX_HOPS:
             passed = f"{hops.path(record.headers)},{record.queue}".lstrip(",")

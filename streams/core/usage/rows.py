@@ -2,7 +2,7 @@
 
 ``line/<service>`` is a service with its SIMs; ``bucket/<id>``, ``pool/<id>`` and ``contract/<id>`` are meters;
 ``use/<meter>/<id>␟<day>␟<usage id>`` are the usage records that count for a meter, by day (UTC) so that the oldest come
-first; ``redo/<number>`` is what was decided because time has passed and may not have been told yet.
+first.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from streams.core.usage.objects import Bucket, Contract, Meter
 
 LINE = "line/"
 USE = "use/"
-REDO = "redo/"
 METERS = (Meter.BUCKET, Meter.POOL, Meter.CONTRACT)
 # No id of a billing system contains it (see streams/core/ids.py), so the uses of B1 are no prefix of those of B12.
 _SEPARATOR = "\x1f"

@@ -22,6 +22,7 @@ from streams.core.change import (
     TimePassed,
 )
 from streams.core.change_step import step
+from streams.core.due import ALL_ROOM
 from streams.core.events import Finding
 from streams.core.matrix import MissedPolicy
 from streams.core.messages import (
@@ -47,7 +48,7 @@ from tests.plan_changes.makers import (
 )
 
 RUN = START + timedelta(hours=3)
-TICK = TimePassed(may_execute=True)
+TICK = TimePassed(room=ALL_ROOM)
 
 
 class Life:

@@ -22,6 +22,7 @@ from streams.core.events import Event, Finding
 from streams.core.objects import BillRun, Product, RatePlan
 from streams.core.routing import Route
 from streams.kafka import admin as kafka_admin
+from streams.kafka.catalogue import patiently
 from streams.kafka.manifest import Manifest, Topic
 from streams.kafka.partitioner import PARTITIONER
 from streams.kafka.quiescence import Quiescence
@@ -146,7 +147,7 @@ class Stage:
 
         def run() -> None:
             due = due_reports(self.kafka(), self.codec)
-            due.start()
+            patiently(due.start)
             face = ClockFace(config=self.kafka(), codec=self.codec)
             try:
                 VirtualClock(
