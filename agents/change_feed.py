@@ -10,6 +10,7 @@ from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 from agents.business_time import TICKS, BusinessTime
 from streams.codec import Codec
+from streams.core.change import Change
 from streams.core.change_board import Entry, entry
 from streams.core.change_rows import CHANGE, unpack_change
 from streams.core.clock import Tick
@@ -25,14 +26,25 @@ _PREFIX = CHANGE.encode()
 
 
 class ChangeFeed:
-    """``entries`` by row key and ``time`` as of the last :meth:`poll`; call :meth:`start` first, :meth:`close` last."""
+    """``entries`` by row key and ``time`` as of the last :meth:`poll`; call :meth:`start` first, :meth:`close` last.
 
-    def __init__(self, config: Mapping[str, Any], codec: Codec, changelog: str) -> None:
+    ``on_change`` hears of every row too, with None for one that was deleted: for those who keep more than entries.
+    """
+
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        codec: Codec,
+        changelog: str,
+        *,
+        on_change: Callable[[bytes, Change | None], None] = lambda key, change: None,
+    ) -> None:
         self.entries: dict[bytes, Entry] = {}
         self.time: BusinessTime | None = None
         self._config = dict(config)
         self._codec = codec
         self._changelog = changelog
+        self._on_change = on_change
         self._consumer = Consumer(
             {
                 **config,
@@ -88,7 +100,9 @@ class ChangeFeed:
             if isinstance(value, bytes):
                 self._tick(self._codec.decode(value, Tick), message.timestamp()[1])
         elif isinstance(key, bytes) and key.startswith(_PREFIX):
-            found = entry(unpack_change(value)) if isinstance(value, bytes) else None
+            change = unpack_change(value) if isinstance(value, bytes) else None
+            self._on_change(key, change)
+            found = None if change is None else entry(change)
             if found is None:
                 self.entries.pop(key, None)
             else:

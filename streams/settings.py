@@ -93,6 +93,9 @@ class Settings(BaseSettings):
     smtp_url: SecretStr | None = Field(
         default=None, description="mail server, smtp://user:password@host:587 or smtps://host:465"
     )
+    board_token: SecretStr | None = Field(
+        default=None, description="who gives it to the board may act there; default nobody: the board is read-only"
+    )
     log_level: str = Field(default="info", description="debug, info, warning or error")
     log_format: str = Field(default="console", description="console or json")
 

@@ -33,6 +33,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "routes": ("agents.cli.routes", "Which events go to which queues."),
     "subscriptions": ("agents.cli.subscriptions", "Who wants which events, how, and with which parameters."),
     "plan-changes": ("agents.cli.plan_changes", "Order, watch and resolve rate plan changes."),
+    "board": ("agents.cli.board", "The operator's web page: midnights, dead letters, groups, subscriptions."),
     "watchdog": ("agents.cli.watchdog", "An independent eye on the deadlines, which tells people directly."),
     "canary": ("agents.cli.canary", "A real plan change every hour, measured end to end."),
     "dead-letters": ("agents.cli.dead_letters", "Records that could not be handled: look, and redrive."),

@@ -1,4 +1,4 @@
-"""The audit trail of the configuration: one entry per change, never rewritten."""
+"""The audit trail: one entry per change of the configuration, or action of a person on the board; never rewritten."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from datetime import datetime
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditEntry:
     """``what`` (route, subscription, source) called ``name`` was changed ``by`` somebody; ``before`` and ``after`` are
-    JSON, None where there was nothing or is nothing any more."""
+    JSON, None where there was nothing or is nothing any more. Of a plan-change or a dead-letter, ``after`` is what
+    somebody has asked for."""
 
     at: datetime
     by: str

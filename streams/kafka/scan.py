@@ -66,6 +66,23 @@ class Scanner:
         except KafkaException as error:
             raise Transient(f"cannot ask Kafka about {topic}: {error.args[0].str()}; is it running?") from error
 
+    def since(self, topic: str, spans: Spans, at_ms: int) -> Spans:
+        """The part of ``spans`` from the first record on that is as old as this (Unix milliseconds), or younger."""
+        if not spans:
+            return {}
+        wanted = [TopicPartition(topic, number, at_ms) for number in spans]
+        try:
+            found = self._consumer.offsets_for_times(wanted, timeout=REQUEST_TIMEOUT_S)
+        except KafkaException as error:
+            raise Transient(f"cannot ask Kafka about {topic}: {error.args[0].str()}; is it running?") from error
+        return {
+            one.partition: Span(
+                spans[one.partition].end if one.offset < 0 else max(one.offset, spans[one.partition].start),
+                spans[one.partition].end,
+            )
+            for one in found
+        }
+
     def _span(self, topic: str, partition: int) -> Span:
         return Span(*watermarks(self._consumer, TopicPartition(topic, partition), REQUEST_TIMEOUT_S))
 

@@ -13,7 +13,9 @@ from agents.cli.plan_changes.options import WAIT_S, utc_or_none
 from agents.cli.plan_changes.reasons import in_words
 
 if TYPE_CHECKING:
+    from streams.codec import Codec
     from streams.core.messages import Reply, Request
+    from streams.settings import Settings
 
 FLUSH_S = 20.0
 
@@ -22,20 +24,40 @@ _REPLIES = "plan-change.replies"
 
 
 def send(request: Request, wait: bool, timeout: float, style: TableOrJson) -> None:
-    """Produce the request; with ``wait`` print the reply. Replies are watched from before the request is sent."""
-    from confluent_kafka import Producer
-
+    """Produce the request; with ``wait`` print the reply."""
     from streams.codec import Codec, Registry
-    from streams.core.errors import Transient
-    from streams.kafka.admin import admin_client, answering, require_topics
-    from streams.kafka.partitioner import PARTITIONER
     from streams.settings import Settings
 
     settings = Settings()
+    reply = exchange(settings, Codec(Registry(settings.schema_registry_url)), request, timeout if wait else None)
+    if not wait:
+        show([{"request_id": request.request_id, "service_id": request.service_id}], style, columns=("request_id",))
+        return
+    if reply is None:
+        note(f"no reply within {timeout:g} s: is `curfew up` running? Ask again with --request-id {request.request_id}")
+        raise typer.Exit(Exit.FAILURE)
+    show([_reply_row(reply)], style, columns=("accepted", "state", "reasons", "revision", "start_at", "deadline_at"))
+    if style is TableOrJson.TABLE:
+        for line in in_words(reply.reasons, reply.state):
+            typer.echo(line)
+    if not reply.accepted:
+        raise typer.Exit(Exit.FAILURE)
+
+
+def exchange(settings: Settings, codec: Codec, request: Request, wait_s: float | None) -> Reply | None:
+    """Produce the request and wait for its reply; None when there is none in time, or ``wait_s`` is None.
+
+    Replies are watched from before the request is sent. Raises Transient when Kafka does not answer.
+    """
+    from confluent_kafka import Producer
+
+    from streams.core.errors import Transient
+    from streams.kafka.admin import admin_client, answering, require_topics
+    from streams.kafka.partitioner import PARTITIONER
+
     config = answering(settings.kafka())
     require_topics(admin_client(config), (_REQUESTS, _REPLIES))  # the client would wait for them, silently
-    codec = Codec(Registry(settings.schema_registry_url))
-    replies = _Replies(config, codec) if wait else None
+    replies = None if wait_s is None else _Replies(config, codec)
     value, problems = codec.encode(_REQUESTS, request), list[str]()
     producer = Producer(config | {"partitioner": PARTITIONER, "acks": "all"})
     producer.produce(
@@ -46,19 +68,7 @@ def send(request: Request, wait: bool, timeout: float, style: TableOrJson) -> No
     )
     if producer.flush(FLUSH_S) or problems:
         raise Transient(f"the request was not delivered: {problems or 'no answer'}; is bootstrap_servers right?")
-    if replies is None:
-        show([{"request_id": request.request_id, "service_id": request.service_id}], style, columns=("request_id",))
-        return
-    reply = replies.wait_for(request, timeout)
-    if reply is None:
-        note(f"no reply within {timeout:g} s: is `curfew up` running? Ask again with --request-id {request.request_id}")
-        raise typer.Exit(Exit.FAILURE)
-    show([_reply_row(reply)], style, columns=("accepted", "state", "reasons", "revision", "start_at", "deadline_at"))
-    if style is TableOrJson.TABLE:
-        for line in in_words(reply.reasons, reply.state):
-            typer.echo(line)
-    if not reply.accepted:
-        raise typer.Exit(Exit.FAILURE)
+    return None if replies is None or wait_s is None else replies.wait_for(request, wait_s)
 
 
 class _Replies:
