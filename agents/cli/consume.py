@@ -18,7 +18,7 @@ from agents.cli.record_json import bytes_json, headers_json, value_json
 from streams.codec import Codec, Registry
 from streams.core.errors import Misconfigured, Transient
 from streams.kafka.admin import answering, missing_topics
-from streams.kafka.manifest import Manifest
+from streams.kafka.manifest import Manifest, Topic
 from streams.settings import Settings
 
 TIMEOUT_S = 15.0
@@ -65,6 +65,7 @@ def consume(
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--offset") from error
     codec = Codec(Registry(settings.schema_registry_url))
+    known = Manifest.load().topics.get(topic)
     with closing(_consumer(settings, group)) as consumer:
         messages = (
             _group_messages(consumer, topic, exit_at_end)
@@ -74,7 +75,7 @@ def consume(
         printed = 0
         try:
             for message in messages:
-                typer.echo(_line(message, codec, style))
+                typer.echo(_line(message, codec, style, known))
                 printed += 1
                 if group is not None:
                     consumer.store_offsets(message)
@@ -169,8 +170,8 @@ def _is_end(message: Message) -> bool:
     raise KafkaException(error)
 
 
-def _line(message: Message, codec: Codec, style: Format) -> str:
-    value = value_json(codec, message.value())
+def _line(message: Message, codec: Codec, style: Format, topic: Topic | None) -> str:
+    value = value_json(codec, message.value(), topic=topic)
     body = value.get("value", value.get("value_base64"))
     if style is Format.RAW:
         return body if isinstance(body, str) else json.dumps(body, ensure_ascii=False)
