@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from agents.cli import choices
+from agents.cli import choices, completion
 from agents.cli.offsets import Position, parse_position
 from agents.cli.output import Format, FormatOption, note
 from agents.cli.record_json import bytes_json, headers_json, value_json
@@ -29,7 +29,7 @@ app = typer.Typer()
 
 @app.command()
 def consume(
-    topic: str,
+    topic: Annotated[str, typer.Argument(autocompletion=completion.topics)],
     offset: Annotated[
         str | None,
         typer.Option(
@@ -44,7 +44,8 @@ def consume(
     exit_at_end: Annotated[bool, typer.Option("--exit", "-e", help="Stop at the end instead of waiting.")] = False,
     count: Annotated[int | None, typer.Option("--count", "-n", min=1, help="Stop after so many records.")] = None,
     group: Annotated[
-        str | None, typer.Option(help="Read as a member of this group and commit what was printed.")
+        str | None,
+        typer.Option(help="Read as a member of this group, commit what was printed.", autocompletion=completion.groups),
     ] = None,
     style: FormatOption = Format.TABLE,
 ) -> None:
