@@ -50,12 +50,24 @@ class ListCatalogue:
         return dict(self.subscriptions)
 
 
+class SetQueues(tuple[str, ...]):
+    """The queues of the cluster, all known."""
+
+    __slots__ = ()
+
+    def known_now(self) -> SetQueues:
+        return self
+
+
+QUEUES = SetQueues(("customer-events", "partner", "operations"))
+
+
 @dataclass(slots=True, kw_only=True)
 class PlantPorts:
     codec: Codec
     clock: SetClock
     catalogue: ListCatalogue
-    queues: tuple[str, ...] = ("customer-events", "partner", "operations")
+    queues: SetQueues = QUEUES
 
 
 def subscription(name: str = "crm", **fields: Any) -> Subscription:
