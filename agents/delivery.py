@@ -176,14 +176,15 @@ class Delivery:
         match effect:
             case Send(attempt=attempt):
                 value = self._attempt(attempt)
-                batch.emit(ATTEMPTS, key=attempt.unit_id, value=value, partition=batch.partition)
+                # Keyed by subscription: one partition, so one dispatch worker, has the gate of its endpoint.
+                batch.emit(ATTEMPTS, key=attempt.subscription_id, value=value)
             case Bury(unit=unit, reason=reason, detail=detail):
                 value, headers = dead_letter(unit, batch.partition, reason, detail, batch.app)
                 batch.emit(dead_letters.topic(batch.app), key=unit.key, value=value, headers=headers)
             case Disable(subscription=name, version=version):
                 log.warning(
                     "delivery.endpoint_disabled", subscription=name, version=version,
-                    remedy="the receiver answered 410; correct the subscription and apply it again",
+                    remedy="see why with `curfew subscriptions show`, then `curfew subscriptions resume`",
                 )  # fmt: skip
             case _:
                 assert_never(effect)

@@ -142,19 +142,23 @@ class Runtime:
         handler: Handler,
         open: Opener | None = None,
         following: Following | None = None,
+        side_by_side: bool = False,
     ) -> None:
         """Register a Faust agent: ``handler`` gets every chunk of ``topics``; ``open`` rebuilds what it keeps in
         ``batch.memory`` whenever a partition is opened.
 
         ``following`` says, again and again and in a thread, which topics there are by now: a topic that is not read yet
-        is read too, from its beginning, as soon as it is there. Such a worker needs one agent that does not follow."""
+        is read too, from its beginning, as soon as it is there. Such a worker needs one agent that does not follow.
+
+        ``side_by_side``: chunks of a partition are handled at the same time, for handlers that wait for the outside.
+        Such a handler writes no row that another chunk's decision needs, and keeps nothing in ``batch.memory``."""
         if open is not None:
             self._openers.append(open)
         if following is None:
             self._leading.extend(topics)
         else:
             self.background(lambda: self._follow(name, handler, following))
-        self._add_agent(name, topics, handler)
+        self._add_agent(name, topics, handler, side_by_side)
 
     async def _follow(self, name: str, handler: Handler, following: Following) -> None:
         while True:
@@ -177,7 +181,7 @@ class Runtime:
             agent = self._add_agent(f"{name}-{len(self._handlers)}", new, handler)
             await agent.maybe_start()
 
-    def _add_agent(self, name: str, topics: Sequence[str], handler: Handler) -> Any:
+    def _add_agent(self, name: str, topics: Sequence[str], handler: Handler, side_by_side: bool = False) -> Any:
         self._topics.extend(topics)
         for topic in topics:
             if topic in self._handlers:
@@ -193,7 +197,7 @@ class Runtime:
             async for chunk in stream:
                 lane = self._lanes.get(chunk.partition)
                 if lane is not None and chunk.generation == self._generation:
-                    lane.put(chunk, handler)
+                    lane.put(chunk, handler, side_by_side)
 
         return self._faust.agent(source, name=f"{self.app}.{name}")(hand_over)
 

@@ -111,12 +111,16 @@ class Plant:
         self.codec = Codec(LocalIds(LocalSchemas()))
         self.ports = PlantPorts(codec=self.codec, clock=self.clock, catalogue=self.catalogue)
         self.store = MemoryStore()
+        self.rows_made = MemoryStore()
+        self.guard: Callable[[], None] = lambda: None
         self.memory: dict[str, Any] = {}
         self.ends: dict[str, int] = {}
         self.outputs: list[Output] = []
         self.made: list[tuple[Attempt, Verdict]] = []
         self.delivery = Delivery(self.ports)
-        self.dispatcher = Dispatcher(self.ports, sender) if sender is not None else None
+        self.dispatcher: Dispatcher | None = None
+        if sender is not None:
+            self.restart_dispatcher(sender)
         for one in subscriptions:
             self.apply(one)
         self.reopen()
@@ -216,10 +220,20 @@ class Plant:
         """Make attempts with the real dispatcher; forwards arrive in :attr:`outputs`."""
         assert self.dispatcher is not None
         values = [self.codec.encode(ATTEMPTS, attempt) for attempt in attempts]
-        batch = self._batch(ATTEMPTS, [Record(ATTEMPTS, PARTITION, 0, None, value, [], 0) for value in values])
-        await self.dispatcher.handle(batch)
+        batch = self._batch(
+            ATTEMPTS, [Record(ATTEMPTS, PARTITION, 0, None, value, [], 0) for value in values], self.rows_made
+        )
+        async for _ in self.dispatcher.handle(batch):
+            self.rows_made.write(batch.rows.writes.items(), None)
+            batch.rows.clear()
+        self.rows_made.write(batch.rows.writes.items(), None)
         self.outputs.extend(batch.outputs)
         return [self.codec.decode(one.value, Result) for one in batch.outputs if one.topic == RESULTS]
+
+    def restart_dispatcher(self, sender: WebhookSender) -> None:
+        """As after its end: only its rows are left."""
+        self.dispatcher = Dispatcher(self.ports, sender)
+        self.dispatcher.open(self._batch(ATTEMPTS, [], self.rows_made))
 
     async def run(self, attempts: list[Attempt]) -> None:
         """Dispatch attempts, apply their results, and so on with the attempts that follow, until none is left."""
@@ -245,10 +259,10 @@ class Plant:
             return self.delivery.results
         return self.delivery.retries if topic == TICKS else self.delivery.intake
 
-    def _batch(self, topic: str, records: list[Record]) -> Batch:
+    def _batch(self, topic: str, records: list[Record], store: MemoryStore | None = None) -> Batch:
         return Batch(
-            app="delivery", topic=topic, partition=PARTITION, records=records, rows=Overlay(self.store), now=None,
-            memory=self.memory,
+            app="delivery", topic=topic, partition=PARTITION, records=records, rows=Overlay(store or self.store),
+            now=None, memory=self.memory, guard=self.guard,
         )  # fmt: skip
 
 
