@@ -48,6 +48,12 @@ class Catalogue(Protocol):
     def all(self, kind: str) -> Mapping[str, Any]: ...
 
 
+class Queues(Collection[str], Protocol):
+    """The queues of the cluster; one that is not known yet is asked for."""
+
+    def known_now(self) -> Collection[str]: ...
+
+
 class Ports(Protocol):
     """What the delivery and dispatch workers need of the outside."""
 
@@ -61,17 +67,26 @@ class Ports(Protocol):
     def catalogue(self) -> Catalogue: ...
 
     @property
-    def queues(self) -> Collection[str]: ...
+    def queues(self) -> Queues: ...
 
 
 def attach(runtime: Runtime, ports: Ports) -> None:
     """Register intake, results and ticks with ``runtime``."""
     delivery = Delivery(ports)
-    queues = [f"queue.{name}" for name in sorted(ports.queues)]
-    runtime.agent("intake", topics=queues, handler=delivery.intake, open=delivery.open)
+    runtime.agent(
+        "intake",
+        topics=_topics(ports.queues),
+        handler=delivery.intake,
+        open=delivery.open,
+        following=lambda: _topics(ports.queues.known_now()),
+    )
     runtime.agent("results", topics=[RESULTS], handler=delivery.results)
     runtime.agent("retries", topics=[TICKS], handler=delivery.retries)
     runtime.background(lambda: _tick(runtime, ports))
+
+
+def _topics(queues: Collection[str]) -> list[str]:
+    return [f"queue.{name}" for name in sorted(queues)]
 
 
 class LiveBook:
@@ -161,14 +176,15 @@ class Delivery:
         match effect:
             case Send(attempt=attempt):
                 value = self._attempt(attempt)
-                batch.emit(ATTEMPTS, key=attempt.unit_id, value=value, partition=batch.partition)
+                # Keyed by subscription: one partition, so one dispatch worker, has the gate of its endpoint.
+                batch.emit(ATTEMPTS, key=attempt.subscription_id, value=value)
             case Bury(unit=unit, reason=reason, detail=detail):
                 value, headers = dead_letter(unit, batch.partition, reason, detail, batch.app)
                 batch.emit(dead_letters.topic(batch.app), key=unit.key, value=value, headers=headers)
             case Disable(subscription=name, version=version):
                 log.warning(
                     "delivery.endpoint_disabled", subscription=name, version=version,
-                    remedy="the receiver answered 410; correct the subscription and apply it again",
+                    remedy="see why with `curfew subscriptions show`, then `curfew subscriptions resume`",
                 )  # fmt: skip
             case _:
                 assert_never(effect)

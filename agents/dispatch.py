@@ -1,7 +1,11 @@
-"""Makes the attempts: webhooks over HTTP, and forwards to other queues. Keeps no rows; one result for every attempt.
+"""Makes the attempts: webhooks over HTTP, and forwards to other queues; one result for every attempt.
 
-It may make an attempt twice when it is killed before its results are durable; the receiver then sees one ``webhook-id``
-and one ``curfew-attempt`` twice.
+All attempts of a subscription are in one partition, so one worker has the gate of its endpoint (rate, concurrency,
+breaker). Chunks go side by side: an endpoint that is slow holds up its own attempts only.
+
+The row of an attempt (:mod:`streams.core.delivery.made`) is durable before its request leaves, and a worker whose
+partitions may be another's sends nothing. So no attempt is made twice, whatever is killed; one that was begun and has
+no result has failed as ``interrupted``.
 """
 
 from __future__ import annotations
@@ -9,14 +13,18 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from agents.delivery import ATTEMPTS, RESULTS, LiveBook, Ports
-from streams.core.delivery import hops
+from agents.endpoint_gate import Gate, Postponed
+from streams.core.delivery import hops, made
+from streams.core.delivery.endpoint import TOLD_AT, Notice
 from streams.core.delivery.messages import Attempt, Result, Verdict
 from streams.core.errors import Poison
-from streams.core.events import Event
+from streams.core.events import Event, Finding
+from streams.core.operations import disabled, failing
 from streams.core.subscriptions import Subscription
 from streams.kafka.chunks import Batch
 from streams.kafka.runtime import Runtime
@@ -28,11 +36,17 @@ from streams.sinks.secrets import Secrets
 from streams.sinks.smtp import MailServer
 from streams.sinks.webhook import Exchange, WebhookSender
 
-#: A chunk whose endpoint is slow ends after this and one time-out; the rest of it is postponed. Without it, 256 units
-#: of a receiver that never answers would hold a partition, and a stopping worker, for minutes.
+FINDINGS: Final = "events.findings"
+#: An attempt that cannot begin within this is postponed: the units behind it would otherwise wait here, where nobody
+#: sees them, and a worker that stops would have to wait for all of them.
 BEGIN_WITHIN_S: Final = 5.0
-#: Attempts of which the result is remembered: the delivery worker asks again for what it asked before it crashed.
+#: Forwards whose result is remembered, for the attempts that follow them.
 REMEMBERED: Final = 20_000
+#: Results that come at nearly the same time are made durable together; each time costs a round trip to Kafka.
+GATHER_S: Final = 0.005
+#: As long as the delivery worker may ask for an attempt again, which is as long as the queue keeps its records.
+MADE_KEPT_MS: Final = 8 * 86_400_000
+SWEEP_EVERY_MS: Final = 10_000
 
 
 def attach(runtime: Runtime, ports: Ports) -> None:
@@ -46,7 +60,7 @@ def attach(runtime: Runtime, ports: Ports) -> None:
     )
     mailer = email_sender(settings, ports.clock)
     dispatcher = Dispatcher(ports, sender, mailer)
-    runtime.agent("dispatch", topics=[ATTEMPTS], handler=dispatcher.handle)
+    runtime.agent("dispatch", topics=[ATTEMPTS], handler=dispatcher.handle, open=dispatcher.open, side_by_side=True)
     runtime.background(lambda: _close_at_end(sender, mailer))
 
 
@@ -78,8 +92,35 @@ class Forwarded(NamedTuple):
     headers: list[tuple[str, bytes]]
 
 
+class Wanted(NamedTuple):
+    """An attempt of a chunk, with its event, or why that cannot be read."""
+
+    attempt: Attempt
+    event: Event | Poison
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What an attempt brought; ``begun`` says whether it has a row of its own."""
+
+    result: Result
+    forwarded: Forwarded | None = None
+    notices: tuple[Notice, ...] = ()
+    begun: bool = True
+
+
+@dataclass(slots=True, eq=False)
+class Desk:
+    """What the chunks of a partition share: the gates, and what is under way."""
+
+    gates: dict[str, Gate] = field(default_factory=dict)
+    running: dict[str, asyncio.Future[Done]] = field(default_factory=dict)
+    swept_ms: int = 0
+    bucket: int = 0
+
+
 class Dispatcher:
-    """Handles a chunk of attempts at once, bounded per endpoint."""
+    """Handles chunks of attempts, many at once."""
 
     def __init__(self, ports: Ports, sender: WebhookSender, mailer: EmailSender) -> None:
         self._clock = ports.clock
@@ -88,26 +129,71 @@ class Dispatcher:
         self._attempt = ports.codec.decoder(Attempt)
         self._event = ports.codec.decoder(Event)
         self._result = ports.codec.encoder(RESULTS, Result)
+        self._finding = ports.codec.encoder(FINDINGS, Finding)
         self._sender = sender
         self._mailer = mailer
-        self._remembered: OrderedDict[str, Result] = OrderedDict()
+        self._desks: dict[int, Desk] = {}
+        self._forwards: OrderedDict[str, None] = OrderedDict()
+        self._tasks: set[asyncio.Task[None]] = set()
 
-    async def handle(self, batch: Batch) -> None:
+    def open(self, batch: Batch) -> None:
+        """A partition comes to this worker: nothing of it is under way here."""
+        self._desks[batch.partition] = Desk()
+
+    async def handle(self, batch: Batch) -> AsyncIterator[None]:
         """Make the attempts of a chunk. All is decoded first: a registry that is down must not cost an attempt."""
-        wanted: dict[str, tuple[Attempt, Event | Poison]] = {}
+        desk = self._desks[batch.partition]
+        self._sweep(batch, desk)
+        wanted = dict(self._wanted(batch))
+        done: asyncio.Queue[str] = asyncio.Queue()
+        new, left = {}, set()
+        for attempt_id, one in wanted.items():
+            row = batch.rows.get(made.made_key(attempt_id))
+            if attempt_id in desk.running:  # asked for twice, or a chunk that could not be made durable
+                left.add(attempt_id)
+            elif row is None:
+                new[attempt_id] = one
+            else:
+                self._known(batch, one.attempt, made.decode_made(row))
+        begin_by = time.monotonic() + BEGIN_WITHIN_S
+        started = made.encode(made.Made(at_ms=self._now_ms()))
+        for attempt_id, one in new.items():
+            if self._waits_for_an_answer(one):
+                batch.rows.put(made.made_key(attempt_id), started)
+        yield
+        loop = asyncio.get_running_loop()
+        left |= new.keys()
+        for attempt_id in new:
+            desk.running[attempt_id] = loop.create_future()
+        for attempt_id in left:
+            desk.running[attempt_id].add_done_callback(lambda _, name=attempt_id: done.put_nowait(name))  # type: ignore[misc]
+        for train in _trains(new):
+            task = loop.create_task(self._in_turn(batch, desk, train, begin_by))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        while left:
+            found = [await done.get()]
+            if len(left) > 1:
+                await asyncio.sleep(GATHER_S)
+            while not done.empty():
+                found.append(done.get_nowait())
+            left.difference_update(found)
+            for attempt_id in found:
+                future = desk.running.get(attempt_id)
+                if future is not None:  # else the other chunk that has this attempt was sooner
+                    self._conclude(batch, desk, future.result())
+            yield
+            for attempt_id in found:
+                desk.running.pop(attempt_id, None)
+
+    def _wanted(self, batch: Batch) -> Iterable[tuple[str, Wanted]]:
         for record in batch.records:
             try:
                 attempt = self._attempt(record.value)
             except Poison as error:
                 batch.dead_letter(record, error)
                 continue
-            wanted[attempt.attempt_id] = attempt, self._decoded(attempt)
-        begin_by = time.monotonic() + BEGIN_WITHIN_S
-        made = await asyncio.gather(*(self._in_turn(train, begin_by) for train in _trains(wanted)))
-        for result, forwarded in (one for train in made for one in train):
-            if forwarded is not None:
-                batch.emit(forwarded.topic, key=forwarded.key, value=forwarded.value, headers=forwarded.headers)
-            batch.emit(RESULTS, key=result.unit_id, value=self._result(result), partition=batch.partition)
+            yield attempt.attempt_id, Wanted(attempt, self._decoded(attempt))
 
     def _decoded(self, attempt: Attempt) -> Event | Poison:
         try:
@@ -115,58 +201,125 @@ class Dispatcher:
         except Poison as error:
             return error
 
-    async def _in_turn(
-        self, train: list[tuple[Attempt, Event | Poison]], begin_by: float
-    ) -> list[tuple[Result, Forwarded | None]]:
-        return [await self._make(attempt, event, begin_by) for attempt, event in train]
+    def _waits_for_an_answer(self, one: Wanted) -> bool:
+        """Forwards are made with the chunk's outputs, so they need no row."""
+        subscription = self._book().by_id.get(one.attempt.subscription_id)
+        return isinstance(one.event, Event) and subscription is not None and subscription.forward is None
 
-    async def _make(self, attempt: Attempt, event: Event | Poison, begin_by: float) -> tuple[Result, Forwarded | None]:
+    def _known(self, batch: Batch, attempt: Attempt, row: made.Made) -> None:
+        """An attempt that was begun before: the same result again, or none, as who began it is no more."""
+        if row.result is not None:
+            batch.emit(RESULTS, key=attempt.unit_id, value=row.result, partition=attempt.queue_partition)
+            return
+        detail = "the worker ended between the request and its answer; the receiver may have got it"
+        interrupted = Exchange(verdict=Verdict.FAILED, reason="interrupted", detail=detail)
+        result = self._about(attempt, self._book().by_id.get(attempt.subscription_id), interrupted)
+        self._write(batch, result, begun=True)
+
+    def _conclude(self, batch: Batch, desk: Desk, done: Done) -> None:
+        """Outputs and rows of one attempt that has ended."""
+        if done.forwarded is not None:
+            topic, key, value, headers = done.forwarded
+            batch.emit(topic, key=key, value=value, headers=headers)
+        self._write(batch, done.result, begun=done.begun)
+        for notice in done.notices:
+            self._tell(batch, notice)
+        gate = desk.gates.get(done.result.subscription_id)
+        if gate is not None and gate.changed:
+            batch.rows.put(made.endpoint_key(gate.subscription.id), made.encode(gate.health))
+            gate.changed = False
+
+    def _write(self, batch: Batch, result: Result, *, begun: bool) -> None:
+        value = self._result(result)
+        batch.emit(RESULTS, key=result.unit_id, value=value, partition=result.queue_partition)
+        if not begun:
+            return
+        key = made.made_key(result.attempt_id)
+        if result.verdict is Verdict.POSTPONED:
+            batch.rows.delete(key)
+        else:
+            delivered = result.verdict is Verdict.DELIVERED
+            batch.rows.put(key, made.encode(made.Made(at_ms=self._now_ms(), result=value, delivered=delivered)))
+
+    def _tell(self, batch: Batch, notice: Notice) -> None:
+        finding = disabled(notice) if notice.percent == TOLD_AT[-1] else failing(notice)
+        batch.emit(FINDINGS, key=finding.key, value=self._finding(finding))
+
+    # -- one attempt ------------------------------------------------------------------------------------------------
+
+    async def _in_turn(self, batch: Batch, desk: Desk, train: list[Wanted], begin_by: float) -> None:
+        for one in train:
+            future = desk.running[one.attempt.attempt_id]
+            try:
+                future.set_result(await self._make(batch, desk, one, begin_by))
+            except BaseException as error:
+                future.set_exception(error)
+
+    async def _make(self, batch: Batch, desk: Desk, one: Wanted, begin_by: float) -> Done:
+        attempt, event = one
         if isinstance(event, Poison):
             undecodable = Exchange(verdict=Verdict.PERMANENT, reason=event.reason, detail=event.detail)
-            return self._conclude(attempt, None, undecodable), None
+            return Done(self._about(attempt, None, undecodable), begun=False)
         subscription = self._book().by_id.get(attempt.subscription_id)
         if subscription is None:
             detail = f"there is no subscription {attempt.subscription!r} any more"
             unknown = Exchange(verdict=Verdict.FAILED, reason="no_subscription", detail=detail)
-            return self._conclude(attempt, None, unknown), None
-        if attempt.follows is not None and not self._was_delivered(attempt.follows):
+            return Done(self._about(attempt, None, unknown))
+        if attempt.follows is not None and not await self._was_delivered(batch, desk, attempt.follows, begin_by):
             early = Exchange(verdict=Verdict.POSTPONED, reason="order", detail="the event before was not delivered")
-            return self._conclude(attempt, subscription, early), None
+            return Done(self._about(attempt, subscription, early))
         if subscription.forward is not None:
             return self._forward(attempt, event, subscription, subscription.forward.queue)
-        known = self._remembered.get(attempt.attempt_id)
-        if known is not None:
-            return known, None
-        left_s = begin_by - time.monotonic()
-        if subscription.email is not None:
-            exchange = await self._mailer.send(
-                subscription, attempt.unit_id, attempt.recipient, event, begin_within_s=left_s
-            )
-        else:
-            exchange = await self._sender.send(
-                subscription, attempt.unit_id, attempt.number, event, begin_within_s=left_s
-            )
-        result = self._conclude(attempt, subscription, exchange)
-        if result.verdict is not Verdict.POSTPONED:
-            self._remember(result)
-        return result, None
+        gate = self._gate(batch, desk, subscription)
+        try:
+            async with gate.passing(self._now_ms(), begin_by - time.monotonic()):
+                exchange = await self._exchange(batch, attempt, event, subscription, begin_by)
+        except Postponed as postponed:
+            return Done(self._about(attempt, subscription, postponed.exchange))
+        notices = gate.note(exchange, self._now_ms())
+        return Done(self._about(attempt, subscription, exchange), notices=notices)
 
-    def _forward(
-        self, attempt: Attempt, event: Event, subscription: Subscription, target: str
-    ) -> tuple[Result, Forwarded | None]:
+    async def _exchange(
+        self, batch: Batch, attempt: Attempt, event: Event, subscription: Subscription, begin_by: float
+    ) -> Exchange:
+        if subscription.email is not None:
+            unit_id = attempt.replay_of or attempt.unit_id
+            return await self._mailer.send(subscription, unit_id, attempt.recipient, event, guard=batch.guard)
+        return await self._sender.send(
+            subscription,
+            attempt.replay_of or attempt.unit_id,
+            attempt.number,
+            event,
+            begin_within_s=begin_by - time.monotonic(),
+            replay=attempt.replay,
+            guard=batch.guard,
+        )
+
+    def _gate(self, batch: Batch, desk: Desk, subscription: Subscription) -> Gate:
+        gate = desk.gates.get(subscription.id)
+        if gate is None:
+            row = batch.rows.get(made.endpoint_key(subscription.id))
+            known = made.decode_health(row) if row is not None else None
+            gate = desk.gates[subscription.id] = Gate(subscription, known)
+        gate.turn_to(subscription)
+        return gate
+
+    def _forward(self, attempt: Attempt, event: Event, subscription: Subscription, target: str) -> Done:
         """A forward is made with the chunk's outputs: its result is durable only together with the record."""
         if target not in self._queues:
             exchange = Exchange(verdict=Verdict.FAILED, reason="no_queue", detail=f"there is no queue {target!r}")
-            return self._conclude(attempt, subscription, exchange), None
+            return Done(self._about(attempt, subscription, exchange), begun=False)
         headers = hops.forwarded(attempt.headers, event.hops, attempt.queue)
         record = Forwarded(
             f"queue.{target}", attempt.key, attempt.value, [(header.name, header.value) for header in headers]
         )
-        result = self._conclude(attempt, subscription, Exchange(verdict=Verdict.DELIVERED))
-        self._remember(result)
-        return result, record
+        result = self._about(attempt, subscription, Exchange(verdict=Verdict.DELIVERED))
+        self._forwards[attempt.attempt_id] = None
+        while len(self._forwards) > REMEMBERED:
+            self._forwards.popitem(last=False)
+        return Done(result, record, begun=False)
 
-    def _conclude(self, attempt: Attempt, subscription: Subscription | None, exchange: Exchange) -> Result:
+    def _about(self, attempt: Attempt, subscription: Subscription | None, exchange: Exchange) -> Result:
         return Result(
             attempt_id=attempt.attempt_id,
             unit_id=attempt.unit_id,
@@ -179,6 +332,7 @@ class Dispatcher:
             queue_partition=attempt.queue_partition,
             queue_offset=attempt.queue_offset,
             event_id=attempt.event_id,
+            replay=attempt.replay,
             verdict=exchange.verdict,
             reason=exchange.reason,
             detail=exchange.detail,
@@ -189,24 +343,35 @@ class Dispatcher:
             finished_at=self._clock.now(),
         )
 
-    def _was_delivered(self, attempt_id: str) -> bool:
-        """Whether this process knows it. After a restart it knows nothing, and postponing is always safe."""
-        known = self._remembered.get(attempt_id)
-        return known is not None and known.verdict is Verdict.DELIVERED
+    async def _was_delivered(self, batch: Batch, desk: Desk, attempt_id: str, begin_by: float) -> bool:
+        """Whether this worker knows it; of what another one did, a row that says so. Postponing is always safe."""
+        running = desk.running.get(attempt_id)
+        if running is not None:
+            await asyncio.wait({running}, timeout=max(0.0, begin_by - time.monotonic()))
+            return running.done() and running.result().result.verdict is Verdict.DELIVERED
+        if attempt_id in self._forwards:
+            return True
+        row = batch.rows.get(made.made_key(attempt_id))
+        return row is not None and made.decode_made(row).delivered
 
-    def _remember(self, result: Result) -> None:
-        self._remembered[result.attempt_id] = result
-        while len(self._remembered) > REMEMBERED:
-            self._remembered.popitem(last=False)
+    def _sweep(self, batch: Batch, desk: Desk) -> None:
+        now_ms = self._now_ms()
+        if now_ms - desk.swept_ms < SWEEP_EVERY_MS:
+            return
+        desk.swept_ms, desk.bucket = now_ms, (desk.bucket + 1) % 256
+        for key, data in list(batch.rows.scan(b"%s%02x/" % (made.MADE, desk.bucket))):
+            if now_ms - made.decode_made(data).at_ms > MADE_KEPT_MS:
+                batch.rows.delete(key)
+
+    def _now_ms(self) -> int:
+        return int(self._clock.now().timestamp() * 1000)
 
 
-def _trains(
-    wanted: dict[str, tuple[Attempt, Event | Poison]],
-) -> Iterable[list[tuple[Attempt, Event | Poison]]]:
+def _trains(wanted: dict[str, Wanted]) -> Iterable[list[Wanted]]:
     """Attempts that follow each other are made one after another, all others at once."""
-    trains: dict[str, list[tuple[Attempt, Event | Poison]]] = {}
-    for attempt_id, (attempt, event) in wanted.items():
-        train = trains.get(attempt.follows or "", [])
-        train.append((attempt, event))
+    trains: dict[str, list[Wanted]] = {}
+    for attempt_id, one in wanted.items():
+        train = trains.get(one.attempt.follows or "", [])
+        train.append(one)
         trains[attempt_id] = train
     return {id(train): train for train in trains.values()}.values()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -49,7 +49,7 @@ class Ports:
 
     codec: Codec
     catalogue: Catalogue
-    queues: Collection[str]
+    queues: LiveQueues
     partitions: int
     hooks: HookRegistry
     usage_retention: timedelta

@@ -192,6 +192,18 @@ _PLAN_CHANGE_FACTS = {
 }
 
 
+_FAILING_FACTS = {
+    "name": "its name",
+    "version": "the version of the subscription that fails; a newer one starts anew",
+    "percent": "of disable_after_s that has passed; 100 when it is disabled",
+    "failures": "in a row",
+    "failing_since": "the first of them",
+    "reason": "the last one, in short",
+    "status": "the last HTTP status; null when there was no answer",
+    "success_percent": "attempts of the last 24 hours that were delivered; null when there was none",
+}
+
+
 def _plan_change(step: str, audience: Audience, about: str) -> EventType:
     return _raised(f"rate_plan_change.{step}", Kind.RATE_PLAN_CHANGE, audience, about, _PLAN_CHANGE_FACTS)
 
@@ -314,6 +326,22 @@ _TYPES = (
         "the new rate plan is true from now on",
         _EFFECTIVE_FACTS,
         ("service.name", "account.name", "rate_plan.name", "product.name", "from_rate_plan.name"),
+    ),
+    _raised(
+        "subscription.failing",
+        Kind.SUBSCRIPTION,
+        INTERNAL,
+        "nothing but failures for 50, 70 or 90 % of the time after which an endpoint is disabled",
+        _FAILING_FACTS,
+        (),
+    ),
+    _raised(
+        "subscription.disabled",
+        Kind.SUBSCRIPTION,
+        INTERNAL,
+        "an endpoint gets no more attempts: it failed for too long, or answered 410",
+        _FAILING_FACTS,
+        (),
     ),
     *_object_changes(),
 )

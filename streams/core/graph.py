@@ -222,6 +222,7 @@ _KINDS = (
             _to(Kind.PRODUCT, "to_product_id", "to_product", only_itself=True),
         ),
     ),
+    ObjectKind(kind=Kind.SUBSCRIPTION, about="a subscription to a queue (`curfew subscriptions`)", fields={}),
 )
 
 

@@ -34,6 +34,7 @@ class Kind(StrEnum):
     PRODUCT = "product"
     RATE_PLAN = "rate_plan"
     RATE_PLAN_CHANGE = "rate_plan_change"
+    SUBSCRIPTION = "subscription"
 
 
 def object_key(kind: str, id: str) -> bytes:

@@ -29,6 +29,7 @@ MAX_DELAY_S: Final = 86_400
 MAX_AGE_S: Final = 30 * 86_400
 #: One subscription must not be able to open every socket of a worker.
 MAX_CONCURRENCY: Final = 256
+MAX_PER_SECOND: Final = 10_000
 AUDIENCES: Final = (*Audience, EVERYONE)
 
 
@@ -126,6 +127,10 @@ def _policy(wanted: Subscription) -> Iterator[str]:
         yield f"max_age_s: {wanted.max_age_s}; give 1 to {MAX_AGE_S} s"
     if not 1 <= wanted.max_concurrency <= MAX_CONCURRENCY:
         yield f"max_concurrency: {wanted.max_concurrency}; give 1 to {MAX_CONCURRENCY}"
+    if wanted.max_per_second is not None and not 1 <= wanted.max_per_second <= MAX_PER_SECOND:
+        yield f"max_per_second: {wanted.max_per_second}; give 1 to {MAX_PER_SECOND}, or leave it out"
+    if not 1 <= wanted.disable_after_s <= MAX_AGE_S:
+        yield f"disable_after_s: {wanted.disable_after_s}; give 1 to {MAX_AGE_S} s"
     if wanted.ordering not in tuple(Ordering):
         yield f"ordering {wanted.ordering!r}: use one of {', '.join(Ordering)}"
 

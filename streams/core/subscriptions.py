@@ -21,6 +21,10 @@ DEFAULT_MAX_AGE_S: Final = 7 * 86_400
 DEFAULT_MAX_CONCURRENCY: Final = 16
 
 
+#: Nothing but failures for so long disables the endpoint (5 days): longer than a holiday weekend.
+DEFAULT_DISABLE_AFTER_S: Final = 5 * 86_400
+
+
 class Ordering(StrEnum):
     """Whether events of one key (account, or subject without an account) wait for each other."""
 
@@ -82,7 +86,8 @@ class Subscription:
     ``event_types`` are exact types or groups (``service.*``), empty means all; ``filter`` is an expression over the
     event (see :mod:`streams.core.filters`); ``audience`` is customer, internal or all; ``parameters`` empty means all
     parameters. An inactive subscription accepts nothing; a paused one accepts and waits. Both keep what is pending
-    until ``max_age_s``.
+    until ``max_age_s``. Over all workers, at most ``max_per_second`` requests begin in a second, evenly spaced, and
+    ``max_concurrency`` are open at once.
     """
 
     name: str
@@ -101,6 +106,8 @@ class Subscription:
     max_age_s: int = DEFAULT_MAX_AGE_S
     on_exhausted: OnExhausted = OnExhausted.PARK
     max_concurrency: int = DEFAULT_MAX_CONCURRENCY
+    max_per_second: int | None = None
+    disable_after_s: int = DEFAULT_DISABLE_AFTER_S
     webhook: Webhook | None = None
     forward: Forward | None = None
     email: Email | None = None

@@ -129,6 +129,9 @@ class Batch:
     now: datetime | None
     memory: dict[str, Any]
     caught_up: bool = True
+    #: Raises, or ends the process, when the partition may belong to another worker by now; to be called right before
+    #: an effect outside of Kafka that this worker alone may have.
+    guard: Callable[[], None] = lambda: None
     outputs: list[Output] = field(default_factory=list)
     #: Reasons of the records that were put aside, for the metrics.
     put_aside: list[str] = field(default_factory=list)

@@ -53,13 +53,12 @@ class Consumer(FaustConsumer):
         )  # fmt: skip
 
     async def subscribe(self, topics: Any) -> None:
-        """Start the pump with the topics of all agents (called once by Faust's conductor when agents are up)."""
-        if self._topics and set(topics) != self._topics:
-            raise RuntimeError("agents cannot be added after the worker has started")
-        if not self._topics:
+        """Tell the pump the topics of all agents: Faust's conductor calls it when agents are up, and when one came
+        later (see ``following`` in :mod:`streams.kafka.runtime`)."""
+        if set(topics) != self._topics:
             self._topics = set(topics)
             self.app.flow_control.resume()
-            await self.app.curfew_started(self._topics)  # type: ignore[attr-defined]
+            await self.app.curfew_subscribed(self._topics)  # type: ignore[attr-defined]
 
     def assignment(self) -> set[TP]:
         """Empty on purpose: Faust would pause, clear and seek what it believes to own."""

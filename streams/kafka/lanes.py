@@ -38,6 +38,8 @@ from streams.kafka.store import Overlay, Store
 BACK_OFF_S = (0.05, 0.2, 0.5, 1.0, 2.0, 5.0)
 #: How much changelog a kill -9 may cost to read again; asking for the position costs a round trip.
 POSITION_EVERY_ROWS = 20_000
+#: Chunks of one partition that are worked on side by side, of agents that allow it. Each holds its records in memory.
+SIDE_BY_SIDE = 256
 #: A chunk takes milliseconds; seconds mean a slow broker, minutes one that is away.
 CHUNK_BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
@@ -98,7 +100,8 @@ class Lane:
         self._works = works
         self._partition = partition
         self._generation = generation
-        self._queue: asyncio.Queue[tuple[Chunk, Handler]] = asyncio.Queue()
+        self._queue: asyncio.Queue[tuple[Chunk, Handler, bool]] = asyncio.Queue()
+        self._beside: set[asyncio.Task[None]] = set()
         self._closing = asyncio.Event()
         self._memory: dict[str, Any] = {}
         self._store: Store | None = None
@@ -107,9 +110,9 @@ class Lane:
         self._applied = 0
         self._task = asyncio.get_running_loop().create_task(self._run(), name=f"lane-{partition}")
 
-    def put(self, chunk: Chunk, handler: Handler) -> None:
+    def put(self, chunk: Chunk, handler: Handler, side_by_side: bool = False) -> None:
         """Queue a chunk; never blocks (the driver pauses partitions when too much is buffered)."""
-        self._queue.put_nowait((chunk, handler))
+        self._queue.put_nowait((chunk, handler, side_by_side))
 
     async def close(self) -> None:
         """Finish the chunk that is being worked on, forget the queued ones, close the store."""
@@ -120,12 +123,12 @@ class Lane:
         try:
             self._store = await self._open()
             while not self._closing.is_set():
-                chunk, handler = await self._next()
-                await self._process(chunk, handler)
-                chunk.done = True
-                passing("done.marked")
-                self._works.on_done(chunk)
-                if self._rows_since_position >= POSITION_EVERY_ROWS:
+                chunk, handler, side_by_side = await self._next()
+                if side_by_side:
+                    await self._begin_beside(chunk, handler)
+                else:
+                    await self._finish(chunk, handler)
+                if self._rows_since_position >= POSITION_EVERY_ROWS and not self._beside:
                     await self._save_position()
         except (Abandoned, Stopped):
             pass
@@ -133,9 +136,34 @@ class Lane:
             if not isinstance(error, asyncio.CancelledError):
                 self._works.on_fatal(error)
         finally:
+            if self._beside:
+                await asyncio.wait(self._beside)
             await self._close_store()
 
-    async def _next(self) -> tuple[Chunk, Handler]:
+    async def _finish(self, chunk: Chunk, handler: Handler, *, beside: bool = False) -> None:
+        await self._process(chunk, handler, beside=beside)
+        chunk.done = True
+        passing("done.marked")
+        self._works.on_done(chunk)
+
+    async def _begin_beside(self, chunk: Chunk, handler: Handler) -> None:
+        """Work on a chunk while the next ones begin: they may be done before it, and are committed after it."""
+
+        async def finish() -> None:
+            try:
+                await self._finish(chunk, handler, beside=True)
+            except (Abandoned, Stopped):
+                self._closing.set()
+            except Exception as error:
+                self._works.on_fatal(error)
+
+        while len(self._beside) >= SIDE_BY_SIDE:
+            await asyncio.wait(self._beside, return_when=asyncio.FIRST_COMPLETED)
+        task = asyncio.get_running_loop().create_task(finish(), name=f"lane-{self._partition}-beside")
+        self._beside.add(task)
+        task.add_done_callback(self._beside.discard)
+
+    async def _next(self) -> tuple[Chunk, Handler, bool]:
         if not self._queue.empty():
             return self._queue.get_nowait()
         get = asyncio.ensure_future(self._queue.get())
@@ -176,9 +204,10 @@ class Lane:
             now=self._works.now(self._partition),
             memory=self._memory,
             caught_up=self._works.caught_up(self._partition),
+            guard=lambda: self._works.guard(self._generation),
         )
 
-    async def _process(self, chunk: Chunk, handler: Handler) -> None:
+    async def _process(self, chunk: Chunk, handler: Handler, *, beside: bool = False) -> None:
         async def once() -> None:
             self._works.advance(chunk)
             batch = self._batch(chunk)
@@ -197,7 +226,8 @@ class Lane:
             await self._make_durable(batch)
 
         async def again() -> None:
-            self._rebuild_memory()  # the decision that was thrown away may have changed it
+            if not beside:  # what chunks side by side keep in memory is not derived from rows alone
+                self._rebuild_memory()  # the decision that was thrown away may have changed it
             await once()
 
         began = time.perf_counter()

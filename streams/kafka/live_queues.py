@@ -30,11 +30,16 @@ class LiveQueues(Collection[str]):
 
     def __contains__(self, name: object) -> bool:
         if name not in self._names:
-            try:
-                self._look()
-            except KafkaException as error:
-                raise Transient(f"Kafka does not say which queues there are: {error.args[0].str()}") from error
+            self.known_now()
         return name in self._names
+
+    def known_now(self) -> frozenset[str]:
+        """All queues that there are at this moment; blocks, raises Transient."""
+        try:
+            self._look()
+        except KafkaException as error:
+            raise Transient(f"Kafka does not say which queues there are: {error.args[0].str()}") from error
+        return self._names
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)

@@ -10,7 +10,7 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Collection, Coroutine, Iterable
 from typing import Any, Protocol
 
 import structlog
@@ -72,8 +72,14 @@ class Callbacks(Protocol):
 class Pump:
     """Owns the librdkafka consumer of one worker."""
 
-    def __init__(self, config: dict[str, Any], topics: Iterable[str], callbacks: Callbacks) -> None:
+    def __init__(
+        self, config: dict[str, Any], topics: Iterable[str], callbacks: Callbacks, leading: Collection[str] = ()
+    ) -> None:
+        """``leading``: topics that every member of the group reads at any time; they say which partition numbers are
+        ours (see :meth:`_ours`). Empty means all."""
         self._topics = list(topics)
+        self._leading = frozenset(leading)
+        self._resubscribe = False
         self._member = config.get("group.instance.id", "the same member")
         self._callbacks = callbacks
         self._loop = asyncio.get_running_loop()
@@ -117,6 +123,11 @@ class Pump:
         self._thread.start()
 
     # -- called from the event loop ---------------------------------------------------------------------------------
+
+    def subscribe(self, topics: Iterable[str]) -> None:
+        """Read these topics from now on; the group is balanced anew."""
+        self._topics = list(topics)
+        self._resubscribe = True
 
     def commit(self, offsets: dict[Partition, int]) -> None:
         """Ask for a commit at the next poll; the answer comes to ``on_committed``."""
@@ -163,9 +174,7 @@ class Pump:
 
     def _run(self) -> None:
         try:
-            self._consumer.subscribe(
-                self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
-            )
+            self._subscribe()
             while not self._stopping.is_set():
                 self._poll()
             self._hand_over({*self._assigned})
@@ -173,7 +182,15 @@ class Pump:
         except BaseException as error:
             self._loop.call_soon_threadsafe(self._callbacks.on_failed, error)
 
+    def _subscribe(self) -> None:
+        self._consumer.subscribe(
+            self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+        )
+
     def _poll(self) -> None:
+        if self._resubscribe:
+            self._resubscribe = False
+            self._subscribe()
         while self._wishes:
             self._wishes.popleft()()
         first = self._consumer.poll(BUSY_POLL_S if self.busy else POLL_S)
@@ -245,7 +262,7 @@ class Pump:
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         passing("rebalance.assign")
         self.generation += 1
-        start, fresh = self._start_offsets(consumer, partitions)
+        start, fresh = self._start_offsets(consumer, self._ours(partitions))
         self._assigned = set(start)
         # Wishes of the old assignment: a pause that nobody would take back, a commit that would set back the offsets.
         self._wishes.clear()
@@ -254,6 +271,14 @@ class Pump:
         consumer.assign(_listed(start))
         # librdkafka keeps a pause over a rebalance; the runtime counts what is buffered from zero again.
         consumer.resume(_listed(start))
+
+    def _ours(self, partitions: list[TopicPartition]) -> list[TopicPartition]:
+        """Without those of a number that another worker has: while not all workers have heard of a new topic, the group
+        gives all of its partitions to those that have, and two workers would write the rows of one number. What is
+        left out is read when all have heard of it and the group is balanced again."""
+        leading = self._leading
+        numbers = {one.partition for one in partitions if one.topic in leading or not leading}
+        return [one for one in partitions if one.partition in numbers]
 
     def _start_offsets(
         self, consumer: Consumer, partitions: list[TopicPartition]

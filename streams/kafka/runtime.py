@@ -14,11 +14,11 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn, TypeAlias, cast
 
 import faust
 import structlog
@@ -27,7 +27,7 @@ from confluent_kafka import KafkaError, KafkaException
 from faust.app.base import BootStrategy as AppBootStrategy
 from faust.types import TP
 
-from streams.core.errors import EXIT_FATAL, Fatal
+from streams.core.errors import EXIT_FATAL, Fatal, Misconfigured, Transient
 from streams.kafka.chunks import Chunk, Handler, Opener, Progress
 from streams.kafka.cluster import Layout, inspect_layout
 from streams.kafka.driver import Consumer, Transport
@@ -49,6 +49,10 @@ COMMIT_INTERVAL_S = 0.025
 COMMIT_RETRY_S = 0.2
 #: Buffered records of one worker; over it the fullest partitions are paused, which costs them a refetch.
 BUFFER_BYTES = 64 << 20
+#: A person who has made a queue expects it to work at once; asking costs the broker one small request.
+FOLLOW_EVERY_S = 2.0
+#: Topics that an agent should read; may block, and raise Transient when nobody knows at the moment.
+Following: TypeAlias = Callable[[], Collection[str]]
 
 log = structlog.get_logger(__name__)
 
@@ -59,6 +63,8 @@ class Runtime:
     ``app`` is its name and consumer group; ``instance`` tells workers of the same app apart and must be stable over
     restarts (static membership: a restarted worker gets its partitions back without a rebalance).
     """
+
+    _pump: Pump  # there when Faust has subscribed
 
     def __init__(
         self,
@@ -87,6 +93,7 @@ class Runtime:
         self._background: list[Callable[[], Coroutine[Any, Any, None]]] = []
         self._handlers: dict[str, Handler] = {}
         self._topics: list[str] = []
+        self._leading: list[str] = []
         self._lanes: dict[int, Lane] = {}
         self._progress: dict[Partition, Progress] = {}
         self._buffered: dict[Partition, int] = {}
@@ -118,7 +125,8 @@ class Runtime:
             worker_redirect_stdouts=False,
         )
         app.transport = Transport(app.conf.broker, app)
-        app.curfew_started = self._on_subscribed
+        cast("Any", app.topics)._resubscribe_sleep_lock_seconds = FOLLOW_EVERY_S
+        app.curfew_subscribed = self._on_subscribed
         app.curfew_stopping = self._on_stopping
         return app
 
@@ -127,12 +135,55 @@ class Runtime:
         """Where this worker keeps what it may lose: stores are copies of changelogs."""
         return (self.settings.data_dir / "workers" / f"{self.group}-{self.instance}").absolute()
 
-    def agent(self, name: str, *, topics: Sequence[str], handler: Handler, open: Opener | None = None) -> None:
+    def agent(
+        self,
+        name: str,
+        *,
+        topics: Sequence[str],
+        handler: Handler,
+        open: Opener | None = None,
+        following: Following | None = None,
+        side_by_side: bool = False,
+    ) -> None:
         """Register a Faust agent: ``handler`` gets every chunk of ``topics``; ``open`` rebuilds what it keeps in
-        ``batch.memory`` whenever a partition is opened."""
-        self._topics.extend(topics)
+        ``batch.memory`` whenever a partition is opened.
+
+        ``following`` says, again and again and in a thread, which topics there are by now: a topic that is not read yet
+        is read too, from its beginning, as soon as it is there. Such a worker needs one agent that does not follow.
+
+        ``side_by_side``: chunks of a partition are handled at the same time, for handlers that wait for the outside.
+        Such a handler writes no row that another chunk's decision needs, and keeps nothing in ``batch.memory``."""
         if open is not None:
             self._openers.append(open)
+        if following is None:
+            self._leading.extend(topics)
+        else:
+            self.background(lambda: self._follow(name, handler, following))
+        self._add_agent(name, topics, handler, side_by_side)
+
+    async def _follow(self, name: str, handler: Handler, following: Following) -> None:
+        while True:
+            await asyncio.sleep(FOLLOW_EVERY_S)
+            try:
+                topics = await asyncio.get_running_loop().run_in_executor(self._threads, following)
+                new = sorted(set(topics) - self._handlers.keys())
+                if not new:
+                    continue
+                await asyncio.get_running_loop().run_in_executor(
+                    self._threads, inspect_layout, self.settings.kafka(), [*self._leading, *new], None
+                )
+            except (Transient, KafkaException) as error:
+                log.warning("worker.does_not_hear_of_new_topics", app=self.app, error=str(error))
+                continue
+            except Misconfigured as error:
+                log.error("worker.cannot_read_new_topics", app=self.app, error=str(error))
+                continue
+            log.info("worker.follows", app=self.app, agent=name, topics=new)
+            agent = self._add_agent(f"{name}-{len(self._handlers)}", new, handler)
+            await agent.maybe_start()
+
+    def _add_agent(self, name: str, topics: Sequence[str], handler: Handler, side_by_side: bool = False) -> Any:
+        self._topics.extend(topics)
         for topic in topics:
             if topic in self._handlers:
                 raise ValueError(f"two agents of app {self.app} consume {topic}: one worker decides a record once")
@@ -147,9 +198,9 @@ class Runtime:
             async for chunk in stream:
                 lane = self._lanes.get(chunk.partition)
                 if lane is not None and chunk.generation == self._generation:
-                    lane.put(chunk, handler)
+                    lane.put(chunk, handler, side_by_side)
 
-        self._faust.agent(source, name=f"{self.app}.{name}")(hand_over)
+        return self._faust.agent(source, name=f"{self.app}.{name}")(hand_over)
 
     def background(self, task: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run ``task()`` for as long as the worker runs. It may only produce: what it learns comes back as records."""
@@ -276,7 +327,10 @@ class Runtime:
                 "client.id": f"curfew-{self.app}-{self.instance}",
             }
         )
-        self._pump = Pump(config, sorted(topics), self)
+        if hasattr(self, "_pump"):
+            self._pump.subscribe(sorted(topics))
+            return
+        self._pump = Pump(config, sorted(topics), self, self._leading if len(self._leading) < len(topics) else ())
         self._pump.start()
 
     async def _on_stopping(self) -> None:
@@ -464,5 +518,5 @@ class _App(faust.App):
         """There are no Faust tables: stores are recovered by their lane, before its first chunk."""
         return False
 
-    curfew_started: Callable[[set[str]], Coroutine[Any, Any, None]]
+    curfew_subscribed: Callable[[set[str]], Coroutine[Any, Any, None]]
     curfew_stopping: Callable[[], Coroutine[Any, Any, None]]

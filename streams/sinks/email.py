@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import smtplib
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import format_datetime
-from math import inf
 from typing import Final
 
 from jinja2 import TemplateError, TemplateNotFound
@@ -37,18 +37,21 @@ class EmailSender:
         self._sender = sender
         self._templates = templates
         self._clock = clock
-        self._limits: dict[tuple[str, int], asyncio.Semaphore] = {}
         self._threads = ThreadPoolExecutor(max_workers=MAX_SESSIONS, thread_name_prefix="smtp")
 
     async def send(
-        self, subscription: Subscription, unit_id: str, recipient: str, event: Event, *, begin_within_s: float = inf
+        self,
+        subscription: Subscription,
+        unit_id: str,
+        recipient: str,
+        event: Event,
+        *,
+        guard: Callable[[], None] = lambda: None,
     ) -> Exchange:
-        """Make an attempt; every failure is an Exchange, only cancellation raises.
+        """Make an attempt; every failure is an Exchange, only cancellation and ``guard`` raise.
 
-        4xx and broken connections are tried again, 5xx never. If other mails leave no room within ``begin_within_s``,
-        nothing is sent: ``postponed``.
+        4xx and broken connections are tried again, 5xx never. ``guard`` is called right before the mail is handed over.
         """
-        latest = time.monotonic() + begin_within_s
         if self._server is None:
             detail = "the setting smtp_url of the dispatch worker is not set"
             return Exchange(verdict=Verdict.FAILED, reason="no_mail_server", detail=detail)
@@ -59,14 +62,8 @@ class EmailSender:
         except TemplateNotFound as error:
             detail = f"there is no template {error.name} in the directory email_templates of the dispatch worker"
             return Exchange(verdict=Verdict.FAILED, reason="no_template", detail=detail)
-        limit = self._limits.setdefault(
-            (subscription.id, subscription.max_concurrency),
-            asyncio.Semaphore(min(subscription.max_concurrency, MAX_SESSIONS)),
-        )
-        async with limit:
-            if time.monotonic() > latest:
-                return Exchange(verdict=Verdict.POSTPONED, reason="busy", detail="the mail server is busy")
-            return await asyncio.get_running_loop().run_in_executor(self._threads, self._hand_over, self._server, mail)
+        guard()
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._hand_over, self._server, mail)
 
     def message(self, subscription: Subscription, unit_id: str, recipient: str, event: Event) -> EmailMessage:
         """The mail. Raises Poison for what can never be sent, TemplateNotFound for a template that is not here."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -32,6 +32,8 @@ MAX_RESULT_BODY: Final = 1_024
 #: Open requests of one process; each takes a file descriptor, and the usual limit is 1,024.
 MAX_OPEN: Final = 512
 USER_AGENT: Final = "Curfew-Webhooks/1"
+#: Says that somebody has asked for this event again, and in which run (`curfew subscriptions replay`).
+REPLAY: Final = "curfew-replay"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,10 +68,19 @@ class WebhookSender:
         self._open = asyncio.Semaphore(MAX_OPEN)
 
     async def send(
-        self, subscription: Subscription, unit_id: str, number: int, event: Event, *, begin_within_s: float = inf
+        self,
+        subscription: Subscription,
+        unit_id: str,
+        number: int,
+        event: Event,
+        *,
+        begin_within_s: float = inf,
+        replay: str | None = None,
+        guard: Callable[[], None] = lambda: None,
     ) -> Exchange:
-        """Make attempt ``number`` of a unit; every failure is an Exchange, only cancellation raises.
+        """Make attempt ``number`` of a unit; every failure is an Exchange, only cancellation and ``guard`` raise.
 
+        ``guard`` is called right before the request leaves. ``replay`` marks a repetition that a person has asked for.
         If the endpoint's other requests leave no room within ``begin_within_s``, nothing is sent: ``postponed``.
         """
         latest = time.monotonic() + begin_within_s
@@ -95,11 +106,13 @@ class WebhookSender:
             except SecretError as error:
                 return Exchange(verdict=Verdict.FAILED, reason="secret_unavailable", detail=str(error))
             headers = {
+                **({} if replay is None else {REPLAY: replay}),
                 "content-type": "application/json",
                 "user-agent": USER_AGENT,
                 "curfew-attempt": str(number),
                 **webhook_signature.headers(keys, webhook_signature.message_id(unit_id), now, body),
             }
+            guard()
             return await self._post(webhook, headers, body)
 
     def _keys(self, webhook: Webhook, now: datetime) -> list[bytes]:

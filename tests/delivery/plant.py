@@ -18,6 +18,7 @@ from streams.core.subscriptions import Forward, Ordering, Subscription, Webhook,
 from streams.kafka.chunks import Batch, Handler, Output, Record
 from streams.kafka.store import MemoryStore, Overlay
 from streams.sinks.email import EmailSender
+from streams.sinks.email_templates import Templates
 from streams.sinks.webhook import WebhookSender
 
 START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -51,12 +52,24 @@ class ListCatalogue:
         return dict(self.subscriptions)
 
 
+class SetQueues(tuple[str, ...]):
+    """The queues of the cluster, all known."""
+
+    __slots__ = ()
+
+    def known_now(self) -> SetQueues:
+        return self
+
+
+QUEUES = SetQueues(("customer-events", "partner", "operations"))
+
+
 @dataclass(slots=True, kw_only=True)
 class PlantPorts:
     codec: Codec
     clock: SetClock
     catalogue: ListCatalogue
-    queues: tuple[str, ...] = ("customer-events", "partner", "operations")
+    queues: SetQueues = QUEUES
 
 
 def subscription(name: str = "crm", **fields: Any) -> Subscription:
@@ -95,20 +108,22 @@ def event(sequence: int, account: str = "A1", **fields: Any) -> Event:
 class Plant:
     """Feeds chunks to the handlers and keeps what they emit, by topic."""
 
-    def __init__(
-        self, *subscriptions: Subscription, sender: WebhookSender | None = None, mailer: EmailSender | None = None
-    ) -> None:
+    def __init__(self, *subscriptions: Subscription, sender: WebhookSender | None = None) -> None:
         self.clock = SetClock()
         self.catalogue = ListCatalogue()
         self.codec = Codec(LocalIds(LocalSchemas()))
         self.ports = PlantPorts(codec=self.codec, clock=self.clock, catalogue=self.catalogue)
         self.store = MemoryStore()
+        self.rows_made = MemoryStore()
+        self.guard: Callable[[], None] = lambda: None
         self.memory: dict[str, Any] = {}
         self.ends: dict[str, int] = {}
         self.outputs: list[Output] = []
         self.made: list[tuple[Attempt, Verdict]] = []
         self.delivery = Delivery(self.ports)
-        self.dispatcher = Dispatcher(self.ports, sender, mailer) if sender or mailer else None  # type: ignore[arg-type]
+        self.dispatcher: Dispatcher | None = None
+        if sender is not None:
+            self.restart_dispatcher(sender)
         for one in subscriptions:
             self.apply(one)
         self.reopen()
@@ -208,10 +223,21 @@ class Plant:
         """Make attempts with the real dispatcher; forwards arrive in :attr:`outputs`."""
         assert self.dispatcher is not None
         values = [self.codec.encode(ATTEMPTS, attempt) for attempt in attempts]
-        batch = self._batch(ATTEMPTS, [Record(ATTEMPTS, PARTITION, 0, None, value, [], 0) for value in values])
-        await self.dispatcher.handle(batch)
+        batch = self._batch(
+            ATTEMPTS, [Record(ATTEMPTS, PARTITION, 0, None, value, [], 0) for value in values], self.rows_made
+        )
+        async for _ in self.dispatcher.handle(batch):
+            self.rows_made.write(batch.rows.writes.items(), None)
+            batch.rows.clear()
+        self.rows_made.write(batch.rows.writes.items(), None)
         self.outputs.extend(batch.outputs)
         return [self.codec.decode(one.value, Result) for one in batch.outputs if one.topic == RESULTS]
+
+    def restart_dispatcher(self, sender: WebhookSender) -> None:
+        """As after its end: only its rows are left."""
+        mailer = EmailSender(server=None, sender="curfew@localhost", templates=Templates(None), clock=self.clock)
+        self.dispatcher = Dispatcher(self.ports, sender, mailer)
+        self.dispatcher.open(self._batch(ATTEMPTS, [], self.rows_made))
 
     async def run(self, attempts: list[Attempt]) -> None:
         """Dispatch attempts, apply their results, and so on with the attempts that follow, until none is left."""
@@ -237,10 +263,10 @@ class Plant:
             return self.delivery.results
         return self.delivery.retries if topic == TICKS else self.delivery.intake
 
-    def _batch(self, topic: str, records: list[Record]) -> Batch:
+    def _batch(self, topic: str, records: list[Record], store: MemoryStore | None = None) -> Batch:
         return Batch(
-            app="delivery", topic=topic, partition=PARTITION, records=records, rows=Overlay(self.store), now=None,
-            memory=self.memory,
+            app="delivery", topic=topic, partition=PARTITION, records=records, rows=Overlay(store or self.store),
+            now=None, memory=self.memory, guard=self.guard,
         )  # fmt: skip
 
 

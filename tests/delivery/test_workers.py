@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import os
 import signal
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from confluent_kafka import Producer
 
 from agents.embedded import Stack
-from streams.codec import Codec, Registry
-from streams.core.ids import derive
-from tests.delivery.plant import Plant, event, subscription
-from tests.delivery.receiving import SECRET, SECRET_REF, receiver
-from tests.support.kafka_io import TIMEOUT_SECONDS, wait_until
+from tests.delivery.deployment import ACCOUNTS, Deployment
+from tests.delivery.receiving import SECRET_REF, receiver
+from tests.support.kafka_io import wait_until
 
-ACCOUNTS = 20
 SUBSCRIPTIONS = """
 [[subscription]]
 name = "crm"
@@ -40,62 +29,6 @@ ordering = "unordered"
 [subscription.forward]
 queue = "partner"
 """
-
-
-class Deployment:
-    """Commands and workers of Curfew against one stack."""
-
-    def __init__(self, stack: Stack, directory: Path) -> None:
-        assert stack.address is not None, "the stack has started"
-        self.address = stack.address
-        self.env = {
-            **os.environ,
-            "CURFEW_BOOTSTRAP_SERVERS": stack.address.bootstrap_servers,
-            "CURFEW_SCHEMA_REGISTRY_URL": stack.address.schema_registry_url,
-            "CURFEW_DATA_DIR": str(directory),
-            "CURFEW_SECRET_TEST": SECRET,
-        }
-        self.directory = directory
-        self.codec = Codec(Registry(stack.address.schema_registry_url))
-
-    def run(self, *command: str, code: int = 0) -> str:
-        done = subprocess.run(self._curfew(*command), env=self.env, capture_output=True, text=True, timeout=120)
-        assert done.returncode == code, f"{command}: {done.returncode}\n{done.stdout}\n{done.stderr}"
-        return done.stdout
-
-    @contextmanager
-    def worker(self, name: str) -> Iterator[subprocess.Popen[bytes]]:
-        """Ended by SIGTERM, by its pid; a test may kill it before."""
-        with (self.directory / f"{name}.log").open("ab") as log:
-            process = subprocess.Popen(self._curfew("worker", name), env=self.env, stdout=log, stderr=log)
-        try:
-            yield process
-        finally:
-            process.terminate()
-            process.wait(60)
-
-    def produce(self, numbers: range) -> None:
-        producer = Producer({"bootstrap.servers": self.address.bootstrap_servers, "partitioner": "murmur2_random"})
-        for number in numbers:
-            one = event(number, f"A{number % ACCOUNTS}")
-            producer.produce("queue.customer-events", self.codec.encode("queue.customer-events", one), one.key)
-        assert producer.flush(TIMEOUT_SECONDS) == 0
-
-    def report_success_of_nobody(self, subscription_id: str) -> None:
-        """A result of a unit that never was, as a worker with a fault in it would write."""
-        plant = Plant(subscription("crm"))
-        [attempt] = plant.attempts(plant.feed(event(1)))
-        result = plant.result(replace(attempt, unit_id=derive("nobody"), subscription_id=subscription_id))
-        result = replace(result, queue_partition=0, queue_offset=0)
-        producer = Producer({"bootstrap.servers": self.address.bootstrap_servers})
-        producer.produce("delivery.results", self.codec.encode("delivery.results", result), partition=0)
-        assert producer.flush(TIMEOUT_SECONDS) == 0
-
-    def ledger(self, code: int = 0) -> dict[str, dict[str, Any]]:
-        return {line["subscription"]: line for line in json.loads(self.run("ledger", "-f", "json", code=code))}
-
-    def _curfew(self, *command: str) -> list[str]:
-        return [sys.executable, "-m", "agents.cli.main", *command]
 
 
 @pytest.fixture

@@ -42,6 +42,10 @@ SWEEP_EVERY_MS: Final = 10_000
 #: Receivers' answers are kept for people; rows and dead letters must not grow with what a receiver likes to say.
 MAX_BODY_CHARS: Final = 1_024
 GONE: Final = 410
+#: The dispatch worker's reason for an attempt that it did not begin, since the endpoint is disabled.
+DISABLED: Final = "disabled"
+#: With a rate limit, what it lets through in this time is handed over; the rest would only be sent back.
+AHEAD_S: Final = 4
 #: An endpoint that was too busy gets a moment; without it, its units would circle between the workers all the time.
 POSTPONE_MS: Final = 1_000
 
@@ -208,7 +212,9 @@ class Desk:
         """Hand ``unit``, the last of its lane, over behind the one before it, if all of the lane is on its way."""
         lane = self._index.lanes[unit.subscription_id, unit.lane or ""]
         flying = self._index.flying(unit.subscription_id)
-        if not 1 < len(lane) <= TRAIN or len(flying) >= WINDOW or unit.due_ms > self._now_ms:
+        subscription = self._book.by_id.get(unit.subscription_id)
+        window = _window(subscription) if subscription is not None else 0
+        if not 1 < len(lane) <= TRAIN or len(flying) >= window or unit.due_ms > self._now_ms:
             return
         before = self._table.unit(lane[-2][1])
         if before is not None and before.state is State.IN_FLIGHT:
@@ -226,7 +232,10 @@ class Desk:
             yield from self._end(replace(unit, attempts=max(unit.attempts, result.number)), State.DELIVERED, None, "")
         elif unit.state is State.IN_FLIGHT and result.number == unit.attempts:
             if result.verdict is Verdict.POSTPONED:
-                self._retry(replace(unit, attempts=unit.attempts - 1), POSTPONE_MS)
+                if result.reason == DISABLED:
+                    yield from self._disable(unit, result)
+                wait_ms = max(POSTPONE_MS, (result.retry_after_s or 0) * 1000)
+                self._retry(replace(unit, attempts=unit.attempts - 1), wait_ms)
             else:
                 yield from self._failed(unit, result)
         yield from self._advance(unit.subscription_id)
@@ -251,10 +260,7 @@ class Desk:
         subscription = self._book.by_id.get(unit.subscription_id)
         gone = result.status == GONE
         if gone:
-            disabled = Disabled(version=result.subscription_version, at_ms=self._now_ms)
-            self._table.put(units.endpoint_key(unit.subscription_id), disabled)
-            self._index.disabled[unit.subscription_id] = disabled.version
-            yield Disable(subscription=unit.subscription, version=disabled.version)
+            yield from self._disable(unit, result)
         delay_ms = (
             next_delay_ms(subscription.schedule_s, unit.attempts, result.attempt_id, result.retry_after_s)
             if subscription is not None
@@ -265,6 +271,14 @@ class Desk:
             return
         # A disabled endpoint is not called by the schedule: its units wait for a newer version of the subscription.
         self._retry(failed, 0 if gone else delay_ms)
+
+    def _disable(self, unit: Unit, result: Result) -> Iterator[Effect]:
+        if self._index.disabled.get(unit.subscription_id, 0) >= result.subscription_version:
+            return
+        disabled = Disabled(version=result.subscription_version, at_ms=self._now_ms)
+        self._table.put(units.endpoint_key(unit.subscription_id), disabled)
+        self._index.disabled[unit.subscription_id] = disabled.version
+        yield Disable(subscription=unit.subscription, version=disabled.version)
 
     def _retry(self, unit: Unit, delay_ms: int) -> None:
         pending = replace(unit, state=State.PENDING, due_ms=self._now_ms + delay_ms)
@@ -305,7 +319,8 @@ class Desk:
             return
         may_send = subscription.deliverable and not self._is_disabled(subscription)
         flying = self._index.flying(subscription_id)
-        while ready and (len(flying) < WINDOW or not may_send):
+        window = _window(subscription)
+        while ready and (len(flying) < window or not may_send):
             unit = self._table.unit(ready[0][1])
             if unit is None or unit.state is not State.PENDING or not self._is_head(unit):
                 heappop(ready)
@@ -319,11 +334,11 @@ class Desk:
             elif may_send:
                 heappop(ready)
                 yield self._attempt(unit)
-                yield from self._follow(unit)
+                yield from self._follow(unit, window)
             else:
                 return
 
-    def _follow(self, head: Unit) -> Iterator[Effect]:
+    def _follow(self, head: Unit, window: int) -> Iterator[Effect]:
         """Hand the events behind the head of a lane over with it; a head that has failed before goes alone."""
         if head.lane is None or head.attempts > 0:
             return
@@ -331,7 +346,7 @@ class Desk:
         before = attempt_id(head.unit_id, 1)
         for _, unit_id in list(islice(self._index.lanes[head.subscription_id, head.lane], 1, TRAIN)):
             unit = self._table.unit(unit_id)
-            if unit is None or unit.state is not State.PENDING or len(flying) >= WINDOW:
+            if unit is None or unit.state is not State.PENDING or len(flying) >= window:
                 return
             if unit.attempts == 0 and unit.due_ms > self._now_ms + POSTPONE_MS:
                 return  # a schedule that begins with a wait
@@ -416,3 +431,9 @@ class Desk:
             return False
         row = self._table.disabled(subscription.id)
         return row is not None and row.version >= subscription.version
+
+
+def _window(subscription: Subscription) -> int:
+    """How many units of a subscription may be in flight in one partition."""
+    rate = subscription.max_per_second
+    return WINDOW if rate is None else max(1, min(WINDOW, rate * AHEAD_S))

@@ -33,6 +33,7 @@ class Attempt:
 
     The same ``attempt_id`` may arrive again after a crash and is then the same attempt. ``follows`` is the attempt of
     the event before in the same key: only who knows that it was delivered may make this one, otherwise it is postponed.
+    ``replay`` is the run that sends it again, and ``replay_of`` the unit that it was, whose ``webhook-id`` is used.
     """
 
     attempt_id: str
@@ -46,6 +47,8 @@ class Attempt:
     queue_offset: int
     event_id: str
     follows: str | None
+    replay: str | None = None
+    replay_of: str | None = None
     key: bytes | None
     value: bytes
     headers: tuple[Header, ...]
@@ -70,6 +73,7 @@ class Result:
     queue_partition: int
     queue_offset: int
     event_id: str
+    replay: str | None = None
     verdict: Verdict
     reason: str | None
     detail: str | None

@@ -23,9 +23,9 @@ from tests.support.kafka_io import wait_until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
-#: Types of the usage half: they have scenarios of their own where they are raised.
-USAGE = ("contract", "sim", "bucket", "usage")
-RAISED = [type for type, known in CATALOGUE.items() if known.raised and type.partition(".")[0] not in USAGE]
+#: Types of the usage half and of the dispatch worker: they have scenarios of their own where they are raised.
+ELSEWHERE = ("contract", "sim", "bucket", "usage", "subscription")
+RAISED = [type for type, known in CATALOGUE.items() if known.raised and type.partition(".")[0] not in ELSEWHERE]
 ROUTES = (
     Route(name="all", event_types=tuple(RAISED), queues=("operations",), audience=RouteAudience.ALL),
     Route(name="customers", event_types=tuple(RAISED), queues=("customer-events",)),

@@ -1,0 +1,354 @@
+"""The gate of an endpoint: rate, concurrency, breaker, disabling; and what a worker does after it was killed."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from agents.dispatch import FINDINGS
+from agents.endpoint_gate import Gate, Postponed
+from streams.core.catalogue import CATALOGUE
+from streams.core.delivery import made
+from streams.core.delivery.endpoint import (
+    OPEN_AFTER,
+    Attempted,
+    Health,
+    Notice,
+    begin,
+    note,
+    success_rate,
+)
+from streams.core.delivery.messages import Attempt, Result, Verdict
+from streams.core.events import Finding
+from streams.core.subscriptions import Subscription, Webhook
+from streams.kafka.lanes import Abandoned
+from tests.delivery.plant import Plant, event, subscription
+from tests.delivery.receiving import SECRET, SECRET_REF, sender
+
+HOUR = 3_600_000
+DAY = 24 * HOUR
+
+
+def failed(at_ms: int, **fields: Any) -> Attempted:
+    given: dict[str, Any] = {"verdict": Verdict.FAILED, "reason": "http_500", "detail": None, "status": 500}
+    return Attempted(**{**given, **fields}, at_ms=at_ms)
+
+
+def delivered(at_ms: int) -> Attempted:
+    return failed(at_ms, verdict=Verdict.DELIVERED, reason=None, status=200)
+
+
+def after(subscription: Subscription, *attempts: Attempted) -> tuple[Health, list[Notice]]:
+    health = begin(None, subscription)
+    told: list[Notice] = []
+    for one in attempts:
+        health, notices = note(health, subscription, one)
+        told += notices
+    return health, told
+
+
+# -- the rules -------------------------------------------------------------------------------------------------------
+
+
+def test_operators_are_told_at_half_and_more_of_the_time_and_then_it_is_disabled() -> None:
+    """Nothing but failures for five days, one an hour; every share is told once."""
+    health, told = after(subscription(), *(failed(n * HOUR) for n in range(24 * 5 + 3)))
+
+    assert [notice.percent for notice in told] == [50, 70, 90, 100]
+    assert [notice.at_ms // HOUR for notice in told] == [60, 84, 108, 120]
+    assert health.disabled_ms == 5 * DAY
+
+
+def test_one_success_starts_the_time_anew() -> None:
+    """Disabling is for endpoints that take nothing; one that takes something only loses what it refuses."""
+    attempts = [failed(n * HOUR) for n in range(100)]
+    attempts[80] = delivered(80 * HOUR)
+    health, told = after(subscription(), *attempts)
+
+    assert [notice.percent for notice in told] == [50]
+    assert (health.disabled_ms, health.failing_since_ms, health.failures) == (None, 81 * HOUR, 19)
+
+
+def test_two_failures_with_a_quiet_week_between_them_disable_nothing() -> None:
+    """The time alone says nothing: nobody has tried."""
+    _, told = after(subscription(), failed(0), failed(7 * DAY))
+
+    assert told == []
+
+
+def test_410_disables_at_once_and_a_newer_version_starts_anew() -> None:
+    """One notice, not four."""
+    one = subscription()
+    health, told = after(one, failed(0, status=410, reason="http_410"))
+
+    assert [notice.percent for notice in told] == [100]
+    assert begin(health, replace(one, version=2)).disabled_ms is None
+    assert begin(health, one) is health
+
+
+@pytest.mark.parametrize("reason", ["interrupted", "no_subscription"])
+def test_what_is_not_the_endpoints_fault_does_not_count(reason: str) -> None:
+    """A worker that was killed ten times in a row must not open the breaker of a healthy receiver."""
+    health, _ = after(subscription(), *(failed(n, reason=reason, status=None) for n in range(20)))
+
+    assert (health.failures, health.open) == (0, False)
+
+
+def test_the_breaker_opens_after_ten_failures_and_each_failed_probe_doubles_the_pause() -> None:
+    """Failures of requests that were under way when it opened change nothing."""
+    one = subscription()
+    health, _ = after(one, *(failed(0) for _ in range(OPEN_AFTER + 6)))
+    assert health.open_until_ms == 5_000
+
+    health, _ = note(health, one, failed(5_000))
+    assert health.open_until_ms == 15_000
+    for _ in range(20):
+        health, _ = note(health, one, failed(health.open_until_ms))
+    assert health.open_until_ms - (health.last_failure_ms or 0) == 300_000
+    health, _ = note(health, one, delivered(health.open_until_ms))
+    assert not health.open
+
+
+def test_the_success_rate_is_that_of_the_last_day() -> None:
+    """Older hours are forgotten."""
+    health, _ = after(
+        subscription(), failed(0), failed(0), delivered(30 * HOUR), delivered(31 * HOUR), failed(32 * HOUR)
+    )
+
+    assert success_rate(health, 32 * HOUR) == pytest.approx(2 / 3)
+    assert success_rate(health, 80 * HOUR) is None
+
+
+# -- the gate --------------------------------------------------------------------------------------------------------
+
+
+def test_requests_keep_the_distance_of_the_rate_also_after_the_partition_has_moved() -> None:
+    """No two begin nearer than 1/rate, nor sooner than that after the gate was made elsewhere."""
+
+    async def main() -> list[float]:
+        began = [time.monotonic()]
+        gate = Gate(subscription(max_per_second=50), None)
+
+        async def one() -> None:
+            async with gate.passing(0, 10):
+                began.append(time.monotonic())
+
+        await asyncio.gather(*(one() for _ in range(10)))
+        return began
+
+    began = asyncio.run(main())
+
+    assert len(began) == 11
+    for number, at in enumerate(began):
+        assert at - began[0] >= number / 50 - 0.002, "the clock of the event loop is a little coarser"
+
+
+def test_what_would_have_to_wait_too_long_for_its_turn_is_sent_back_with_the_time() -> None:
+    """At two per second, five seconds hold ten; the others hear how long the queue is."""
+
+    async def main() -> tuple[list[str], list[int]]:
+        gate = Gate(subscription(max_per_second=2), None)
+        passed, after_s = [], []
+        reasons: set[str | None] = set()
+
+        async def one(name: str) -> None:
+            try:
+                async with gate.passing(0, 1.2):
+                    passed.append(name)
+            except Postponed as postponed:
+                reasons.add(postponed.exchange.reason)
+                after_s.append(postponed.exchange.retry_after_s or 0)
+
+        await asyncio.gather(*(one(str(n)) for n in range(20)))
+        assert reasons == {"busy"}
+        return passed, after_s
+
+    passed, after_s = asyncio.run(main())
+
+    assert 1 <= len(passed) <= 2
+    assert len(passed) + len(after_s) == 20
+    assert min(after_s) >= 1
+
+
+def test_never_more_requests_are_open_than_the_subscription_allows() -> None:
+    """Nor when it becomes less while some are under way."""
+
+    async def main() -> int:
+        one = subscription(max_concurrency=4)
+        gate = Gate(one, None)
+        now = most_after = 0
+
+        async def request() -> None:
+            nonlocal now, most_after
+            async with gate.passing(0, math.inf):
+                now += 1
+                assert now <= gate.subscription.max_concurrency or not narrowed
+                if narrowed:
+                    most_after = max(most_after, now)
+                await asyncio.sleep(0.001)
+                now -= 1
+
+        narrowed = False
+        await asyncio.gather(*(request() for _ in range(40)))
+        gate.turn_to(replace(one, version=2, max_concurrency=2))
+        narrowed = True
+        await asyncio.gather(*(request() for _ in range(40)))
+        return most_after
+
+    assert asyncio.run(main()) == 2
+
+
+# -- the dispatcher --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def _secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CURFEW_SECRET_TEST", SECRET)
+
+
+Story = Callable[[Plant, list[tuple[int, str]], dict[str, int]], Any]
+
+
+def play(story: Story, **fields: Any) -> list[tuple[int, str]]:
+    """Run ``story(plant, received, say)`` against a receiver that answers ``say["status"]``; ``received`` are sequence
+    and attempt of each request."""
+    received: list[tuple[int, str]] = []
+    say = {"status": 200}
+
+    async def main() -> None:
+        async def answer(request: web.Request) -> web.StreamResponse:
+            received.append(((await request.json())["data"]["sequence"], request.headers["curfew-attempt"]))
+            return web.Response(status=say["status"])
+
+        app = web.Application()
+        app.router.add_post("/", answer)
+        runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        endpoint = Webhook(url=f"http://127.0.0.1:{runner.addresses[0][1]}/", secret_ref=SECRET_REF)
+        client = sender()
+        plant = Plant(subscription(webhook=endpoint, ordering="unordered", **fields), sender=client)
+        await story(plant, received, say)
+        await client.close()
+        await runner.cleanup()
+
+    asyncio.run(main())
+    return received
+
+
+def findings(plant: Plant) -> list[Finding]:
+    return [plant.codec.decode(one.value, Finding) for one in plant.outputs if one.topic == FINDINGS]
+
+
+def test_an_attempt_that_another_worker_had_begun_has_failed_and_is_not_made_again() -> None:
+    """Its row is there and no result: it counts, and the next one has the next number."""
+    results: list[Result] = []
+
+    async def story(plant: Plant, received: list[tuple[int, str]], say: dict[str, int]) -> None:
+        [attempt] = plant.attempts(plant.feed(event(1)))
+        row = made.encode(made.Made(at_ms=0))
+        plant.rows_made.write([(made.made_key(attempt.attempt_id), row)], None)
+        results.extend(await plant.dispatch([attempt]))
+        plant.chunk("delivery.results", [(None, plant.codec.encode("delivery.results", results[0]), [])])
+        await plant.run(plant.attempts(plant.tick(6)))
+
+    received = play(story)
+
+    assert [(one.verdict, one.reason) for one in results] == [(Verdict.FAILED, "interrupted")]
+    assert received == [(1, "2")]
+
+
+def test_a_worker_whose_partition_is_gone_sends_nothing() -> None:
+    """It has read the attempts and has written their rows; the guard right before the request refuses."""
+    refused: list[bool] = []
+
+    async def story(plant: Plant, received: list[tuple[int, str]], say: dict[str, int]) -> None:
+        def guard() -> None:
+            raise Abandoned
+
+        plant.guard = guard
+        try:
+            await plant.dispatch(plant.attempts(plant.feed(event(1))))
+        except Abandoned:
+            refused.append(True)
+
+    received = play(story)
+
+    assert refused == [True]
+    assert received == []
+
+
+def test_an_open_breaker_sends_back_uncounted_and_one_probe_closes_it() -> None:
+    """Of what is due after the pause one request goes out; when it succeeds all others follow."""
+    reasons: list[tuple[Verdict, str | None]] = []
+
+    async def story(plant: Plant, received: list[tuple[int, str]], say: dict[str, int]) -> None:
+        say["status"] = 500
+        attempts = plant.attempts(plant.feed(*(event(n, f"A{n}") for n in range(30))))
+        for one in attempts[:OPEN_AFTER]:
+            await plant.dispatch([one])
+        results = await plant.dispatch(attempts[OPEN_AFTER:])
+        reasons.extend((one.verdict, one.reason) for one in results)
+        assert len(received) == OPEN_AFTER
+        assert all(one.retry_after_s == 5 for one in results)
+        plant.clock.at = plant.clock.at.replace(second=6)
+        say["status"] = 200
+        probes = await plant.dispatch(attempts[OPEN_AFTER : OPEN_AFTER + 5])
+        assert sorted(one.verdict for one in probes) == [Verdict.DELIVERED, *[Verdict.POSTPONED] * 4]
+        rest = await plant.dispatch(attempts[OPEN_AFTER + 5 :])
+        assert {one.verdict for one in rest} == {Verdict.DELIVERED}
+
+    play(story, max_concurrency=1)
+
+    assert reasons == [(Verdict.POSTPONED, "breaker")] * 20
+
+
+def test_a_disabled_endpoint_is_told_and_gets_nothing_until_it_is_resumed() -> None:
+    """410: one event for operators with all its facts, no further request, the units are kept with their attempts."""
+    told: list[Finding] = []
+
+    async def story(plant: Plant, received: list[tuple[int, str]], say: dict[str, int]) -> None:
+        say["status"] = 410
+        attempts = plant.attempts(plant.feed(*(event(n, f"A{n}") for n in range(4))))
+        await plant.run(attempts[:1])
+        await plant.run(attempts[1:])
+        await plant.run(plant.attempts(plant.tick(3_600)))
+        told.extend(findings(plant))
+        assert len(received) == 1
+        plant.restart_dispatcher(plant.dispatcher._sender)  # type: ignore[union-attr]
+        await plant.run(plant.attempts(plant.feed(event(9, "A9"))))
+        assert len(received) == 1
+        say["status"] = 200
+        live = plant.catalogue.subscriptions["crm"]
+        plant.catalogue.subscriptions["crm"] = replace(live, version=live.version + 1)
+        plant.catalogue.changes += 1
+        await plant.run(plant.attempts(plant.tick(60)))
+
+    received = play(story)
+
+    assert sorted(received[1:]) == [(0, "2"), (1, "1"), (2, "1"), (3, "1"), (9, "1")]
+    [finding] = told
+    assert finding.type == "subscription.disabled"
+    assert set(finding.facts) == set(CATALOGUE[finding.type].facts)
+    assert (finding.facts["name"], finding.facts["status"], finding.facts["percent"]) == ("crm", 410, 100)
+
+
+def test_chunks_side_by_side_and_repeated_make_each_attempt_once() -> None:
+    """The same attempts in two chunks at the same time: one request each, and a result for whoever asks."""
+
+    async def story(plant: Plant, received: list[tuple[int, str]], say: dict[str, int]) -> None:
+        attempts: list[Attempt] = plant.attempts(plant.feed(*(event(n, f"A{n}") for n in range(20))))
+        one, two = await asyncio.gather(plant.dispatch(attempts), plant.dispatch(attempts))
+        assert {result.unit_id for result in one + two} == {attempt.unit_id for attempt in attempts}
+        assert all(result.verdict is Verdict.DELIVERED for result in one + two)
+
+    received = play(story)
+
+    assert sorted(received) == [(n, "1") for n in range(20)]
