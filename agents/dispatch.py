@@ -17,8 +17,11 @@ from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+from agents import calculations
+from agents.calculation_pool import Busy, CalculationPool, Failed
 from agents.delivery import ATTEMPTS, RESULTS, LiveBook, Ports
 from agents.endpoint_gate import Gate, Postponed
+from streams.core.calculations import findings
 from streams.core.delivery import hops, made
 from streams.core.delivery.endpoint import TOLD_AT, Notice
 from streams.core.delivery.messages import Attempt, Result, Verdict
@@ -59,9 +62,10 @@ def attach(runtime: Runtime, ports: Ports) -> None:
         networks=settings.webhook_allow_networks,
     )
     mailer = email_sender(settings, ports.clock)
-    dispatcher = Dispatcher(ports, sender, mailer)
+    pool = CalculationPool(settings.calculations, calculations.load(settings.calculations))
+    dispatcher = Dispatcher(ports, sender, mailer, pool)
     runtime.agent("dispatch", topics=[ATTEMPTS], handler=dispatcher.handle, open=dispatcher.open, side_by_side=True)
-    runtime.background(lambda: _close_at_end(sender, mailer))
+    runtime.background(lambda: _close_at_end(sender, mailer, pool))
 
 
 def email_sender(settings: Settings, clock: Clock) -> EmailSender:
@@ -75,12 +79,13 @@ def email_sender(settings: Settings, clock: Clock) -> EmailSender:
     )
 
 
-async def _close_at_end(sender: WebhookSender, mailer: EmailSender) -> None:
+async def _close_at_end(sender: WebhookSender, mailer: EmailSender, pool: CalculationPool) -> None:
     try:
         await asyncio.Event().wait()
     finally:
         await sender.close()
         mailer.close()
+        await pool.close()
 
 
 class Forwarded(NamedTuple):
@@ -104,7 +109,7 @@ class Done:
     """What an attempt brought; ``begun`` says whether it has a row of its own."""
 
     result: Result
-    forwarded: Forwarded | None = None
+    sent: tuple[Forwarded, ...] = ()
     notices: tuple[Notice, ...] = ()
     begun: bool = True
 
@@ -122,7 +127,7 @@ class Desk:
 class Dispatcher:
     """Handles chunks of attempts, many at once."""
 
-    def __init__(self, ports: Ports, sender: WebhookSender, mailer: EmailSender) -> None:
+    def __init__(self, ports: Ports, sender: WebhookSender, mailer: EmailSender, pool: CalculationPool) -> None:
         self._clock = ports.clock
         self._queues = ports.queues
         self._book = LiveBook(ports.catalogue)
@@ -132,6 +137,7 @@ class Dispatcher:
         self._finding = ports.codec.encoder(FINDINGS, Finding)
         self._sender = sender
         self._mailer = mailer
+        self._pool = pool
         self._desks: dict[int, Desk] = {}
         self._forwards: OrderedDict[str, None] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -202,9 +208,9 @@ class Dispatcher:
             return error
 
     def _waits_for_an_answer(self, one: Wanted) -> bool:
-        """Forwards are made with the chunk's outputs, so they need no row."""
+        """Forwards and calculations are made with the chunk's outputs, so they need no row."""
         subscription = self._book().by_id.get(one.attempt.subscription_id)
-        return isinstance(one.event, Event) and subscription is not None and subscription.forward is None
+        return isinstance(one.event, Event) and subscription is not None and subscription.answers
 
     def _known(self, batch: Batch, attempt: Attempt, row: made.Made) -> None:
         """An attempt that was begun before: the same result again, or none, as who began it is no more."""
@@ -218,8 +224,7 @@ class Dispatcher:
 
     def _conclude(self, batch: Batch, desk: Desk, done: Done) -> None:
         """Outputs and rows of one attempt that has ended."""
-        if done.forwarded is not None:
-            topic, key, value, headers = done.forwarded
+        for topic, key, value, headers in done.sent:
             batch.emit(topic, key=key, value=value, headers=headers)
         self._write(batch, done.result, begun=done.begun)
         for notice in done.notices:
@@ -270,6 +275,8 @@ class Dispatcher:
             return Done(self._about(attempt, subscription, early))
         if subscription.forward is not None:
             return self._forward(attempt, event, subscription, subscription.forward.queue)
+        if subscription.calculation is not None:
+            return await self._calculate(attempt, event, subscription, subscription.calculation.name, begin_by)
         gate = self._gate(batch, desk, subscription)
         try:
             async with gate.passing(self._now_ms(), begin_by - time.monotonic()):
@@ -314,10 +321,38 @@ class Dispatcher:
             f"queue.{target}", attempt.key, attempt.value, [(header.name, header.value) for header in headers]
         )
         result = self._about(attempt, subscription, Exchange(verdict=Verdict.DELIVERED))
-        self._forwards[attempt.attempt_id] = None
+        self._remember(attempt.attempt_id)
+        return Done(result, (record,), begun=False)
+
+    async def _calculate(
+        self, attempt: Attempt, event: Event, subscription: Subscription, name: str, begin_by: float
+    ) -> Done:
+        """What is calculated goes out with the result; done again after a crash, it has the same ids."""
+        calculation = self._pool.calculations.get(name)
+        if calculation is None:
+            detail = f"the setting calculations of the dispatch worker declares no {name!r}"
+            unknown = Exchange(verdict=Verdict.FAILED, reason="no_calculation", detail=detail)
+            return Done(self._about(attempt, subscription, unknown), begun=False)
+        try:
+            emits = await self._pool.run(name, event, within_s=begin_by - time.monotonic())
+        except Busy:
+            busy = Exchange(verdict=Verdict.POSTPONED, reason="busy", detail="all calculations are at work")
+            return Done(self._about(attempt, subscription, busy), begun=False)
+        except Failed as failed:
+            verdict = Verdict.FAILED if failed.again else Verdict.PERMANENT
+            exchange = Exchange(verdict=verdict, reason=failed.reason, detail=failed.detail)
+            return Done(self._about(attempt, subscription, exchange), begun=False)
+        count = hops.hops(attempt.headers, event.hops) + 1
+        passed = hops.extended(hops.path(attempt.headers), attempt.queue)
+        found = findings(calculation, event, emits, count, passed)
+        sent = tuple(Forwarded(FINDINGS, one.key.encode(), self._finding(one), []) for one in found)
+        self._remember(attempt.attempt_id)
+        return Done(self._about(attempt, subscription, Exchange(verdict=Verdict.DELIVERED)), sent, begun=False)
+
+    def _remember(self, attempt_id: str) -> None:
+        self._forwards[attempt_id] = None
         while len(self._forwards) > REMEMBERED:
             self._forwards.popitem(last=False)
-        return Done(result, record, begun=False)
 
     def _about(self, attempt: Attempt, subscription: Subscription | None, exchange: Exchange) -> Result:
         return Result(

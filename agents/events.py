@@ -22,6 +22,7 @@ from agents.usage_contexts import UsageContexts
 from streams.codec import Codec
 from streams.codec.cloudevents import TRACEPARENT, event_headers
 from streams.codec.rows import encode_row, object_row_decoder, row_decoder
+from streams.core.delivery import hops
 from streams.core.detectors import detect
 from streams.core.errors import Poison
 from streams.core.events import Event, Finding
@@ -327,6 +328,8 @@ class _Desk:
         key = finding.key
         for dispatch in routed.dispatches:
             headers = event_headers(dispatch.event)
+            if finding.hops:
+                headers += [(one.name, one.value) for one in hops.marks(finding.hops, finding.path)]
             for queue in dispatch.queues:
                 topic, encode = self._events.encoder(queue)
                 self._batch.emit(topic, key=key, value=encode(dispatch.event), headers=headers)

@@ -15,12 +15,12 @@ import msgspec
 
 from streams.core.errors import Misconfigured
 from streams.core.subscription_rules import Known, problems
-from streams.core.subscriptions import Email, Forward, Subscription, Webhook, succeed
+from streams.core.subscriptions import Calculate, Email, Forward, Subscription, Webhook, succeed
 
 #: What the person does not write: identity and version are derived when a subscription is saved.
 _DERIVED: Final = ("id", "version", "created_at")
 _FIELDS: Final = tuple(field.name for field in fields(Subscription) if field.name not in _DERIVED)
-_ACTIONS: Final = {"webhook": Webhook, "forward": Forward, "email": Email}
+_ACTIONS: Final = {"webhook": Webhook, "forward": Forward, "email": Email, "calculation": Calculate}
 
 
 def read_subscriptions(

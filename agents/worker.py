@@ -10,7 +10,19 @@ from typing import Any, Protocol
 
 import structlog
 
-from agents import delivery, dispatch, events, execution, hooks, orders, persistence, plan_changes, source_rows, usage
+from agents import (
+    calculations,
+    delivery,
+    dispatch,
+    events,
+    execution,
+    hooks,
+    orders,
+    persistence,
+    plan_changes,
+    source_rows,
+    usage,
+)
 from agents.contexts import CONTEXTS
 from agents.source_feeds import SourceFeeds
 from streams.codec import Codec, Registry, wait_for_registry
@@ -128,6 +140,7 @@ def build(
     worker = WORKERS.get(name)
     if worker is None:
         raise Misconfigured(f"no worker called {name!r}; there are: {', '.join(WORKERS)}")
+    calculations.load(settings.calculations)  # routes and subscriptions may name their event types
     manifest = Manifest.load()
     codec = codec or _registry_codec(settings)
     catalogue = Catalogue(settings.kafka(), [_source(kind, codec) for kind in worker.catalogue])

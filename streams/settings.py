@@ -64,6 +64,9 @@ class Settings(BaseSettings):
     webhook_allow_networks: tuple[str, ...] = Field(
         default=(), description="private networks (CIDR) that subscriptions may send to in production"
     )
+    calculations: tuple[str, ...] = Field(
+        default=(), description="calculations that subscriptions may name, each as package.module:NAME"
+    )
     hooks: tuple[str, ...] = Field(default=(), description="hooks of rate plan changes, each as package.module:name")
     second_part_hours: int | None = Field(
         default=None,

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from agents.calculations import own_types
 from agents.cli import event_rules
 from agents.cli.output import Exit, TableOrJson, TableOrJsonOption, note, show
 from streams.core.catalogue import CATALOGUE, EventType, nearest_types
@@ -14,7 +15,11 @@ from streams.core.graph import GRAPH, Graph
 from streams.core.objects import Op
 from streams.core.parameters import available
 
-app = typer.Typer(no_args_is_help=True, help="The catalogue of events: what is raised, about what, with which values.")
+app = typer.Typer(
+    callback=own_types,
+    no_args_is_help=True,
+    help="The catalogue of events: what is raised, about what, with which values.",
+)
 app.add_typer(event_rules.app, name="rules")
 
 

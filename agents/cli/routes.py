@@ -9,6 +9,7 @@ from typing import Annotated
 import msgspec
 import typer
 
+from agents.calculations import own_types
 from agents.cli.events import event_type
 from agents.cli.output import Exit, TableOrJson, TableOrJsonOption, note, show
 from agents.config_changes import ByOption, as_row, history, live_graph, save
@@ -27,7 +28,7 @@ from streams.settings import Settings
 
 TOPIC = "config.routes"
 
-app = typer.Typer(no_args_is_help=True, help="Which events go to which queues.")
+app = typer.Typer(callback=own_types, no_args_is_help=True, help="Which events go to which queues.")
 
 
 @app.command()

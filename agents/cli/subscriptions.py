@@ -11,6 +11,9 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
+from agents import calculations
+from agents.calculation_pool import START_S, CalculationPool, Failed
+from agents.calculations import own_types
 from agents.cli import choices, completion
 from agents.cli.output import Exit, TableOrJson, TableOrJsonOption, note, show
 from agents.config_changes import ByOption, as_row, history, live_graph, save
@@ -22,7 +25,7 @@ from streams.core.catalogue import CATALOGUE, nearest_types
 from streams.core.delivery.messages import Verdict
 from streams.core.delivery.recipients import is_address
 from streams.core.errors import Misconfigured
-from streams.core.events import Event
+from streams.core.events import Event, text
 from streams.core.ids import derive, instant_text
 from streams.core.subscription_filter import exact_types
 from streams.core.subscription_rules import Known
@@ -37,7 +40,9 @@ from streams.sinks.webhook import Exchange, WebhookSender
 
 TOPIC = "config.subscriptions"
 
-app = typer.Typer(no_args_is_help=True, help="Who wants which events, how, and with which parameters.")
+app = typer.Typer(
+    callback=own_types, no_args_is_help=True, help="Who wants which events, how, and with which parameters."
+)
 
 
 class _WallClock:
@@ -75,6 +80,7 @@ def apply(
         development=settings.environment == "development",
         language=CelLanguage(),
         graph=live_graph(settings, codec),
+        calculations={name: one.kind for name, one in calculations.load(settings.calculations).items()},
     )
     secrets = _secrets(settings)
 
@@ -152,6 +158,9 @@ def try_one(
     if subscription.email is not None:
         _try_mail(subscription, event_type, to)
         return
+    if subscription.calculation is not None:
+        asyncio.run(_try_calculation(subscription.calculation.name, subscription, event_type))
+        return
     if subscription.forward is not None:
         typer.echo(f"{name} forwards to the queue {subscription.forward.queue!r}; there is nobody to send a sample to")
         return
@@ -167,6 +176,24 @@ def try_one(
         typer.echo(f"< {exchange.body}")
     if exchange.verdict is not Verdict.DELIVERED:
         raise typer.Exit(Exit.FAILURE)
+
+
+async def _try_calculation(name: str, subscription: Subscription, event_type: str | None) -> None:
+    declared = Settings().calculations
+    pool = CalculationPool(declared, calculations.load(declared))
+    if name not in pool.calculations:
+        choices.refuse(choices.unknown("calculation", name, pool.calculations))
+    try:
+        emits = await pool.run(name, sample(subscription, event_type, datetime.now(UTC)), within_s=START_S)
+    except Failed as failed:
+        typer.echo(f"< {failed.reason}: {failed.detail}")
+        raise typer.Exit(Exit.FAILURE) from None
+    finally:
+        await pool.close()
+    for one in emits:
+        typer.echo(f"< {one.type} { ({name: text(value) for name, value in one.facts.items()}) }")
+    if not emits:
+        typer.echo("< no event")
 
 
 def _try_mail(subscription: Subscription, event_type: str | None, to: str | None) -> None:
@@ -249,6 +276,8 @@ def _row(subscription: Subscription) -> dict[str, Any]:
         action = f"forward to {subscription.forward.queue}"
     else:
         action = "webhook" if subscription.webhook is not None else "email"
+    if subscription.calculation is not None:
+        action = f"calculation {subscription.calculation.name}"
     return {
         **msgspec.to_builtins(subscription),
         "state": state if subscription.active else "inactive",

@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 from streams.core.events import Audience
 from streams.core.rows import Kind
@@ -346,7 +346,16 @@ _TYPES = (
     *_object_changes(),
 )
 
-CATALOGUE: Mapping[str, EventType] = {event_type.type: event_type for event_type in _TYPES}
+_known: dict[str, EventType] = {event_type.type: event_type for event_type in _TYPES}
+#: All types: those that come with Curfew, and those that calculations declare.
+CATALOGUE: Mapping[str, EventType] = _known
+
+
+def declare(types: Iterable[EventType]) -> None:
+    """Add the types that this deployment's calculations raise; at the start of a process, before anything is routed."""
+    for one in types:
+        kind = one.kind
+        _known[one.type] = replace(one, defaults=one.defaults or tuple(DEFAULTS.get(kind, ())))
 
 
 def matching(pattern: str) -> tuple[str, ...]:

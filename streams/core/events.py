@@ -25,7 +25,8 @@ class Finding:
     ``event_id`` follows from type, subject and revision or due instant, so that a replay finds the same again.
     ``sequence`` is the subject's revision. ``previous`` and ``current`` hold the object's plain fields where they
     exist, ``facts`` what the event type adds (see :mod:`streams.core.catalogue`). ``account_id`` is None where the
-    subject spans accounts; records are keyed by ``account_id``, otherwise by ``subject_id``.
+    subject spans accounts; records are keyed by ``account_id``, otherwise by ``subject_id``. What a calculation has
+    found says how many ``hops`` (forwards, calculations) are behind it, and by which queues it came (``path``).
     """
 
     event_id: str
@@ -39,6 +40,8 @@ class Finding:
     current: dict[str, Value] | None = None
     facts: dict[str, Value]
     audience: Audience = Audience.CUSTOMER
+    hops: int = 0
+    path: str = ""
 
     @property
     def key(self) -> str:

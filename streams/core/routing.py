@@ -281,5 +281,6 @@ def _event(
         audience=finding.audience,
         parameters=parameters,
         missing=missing,
+        hops=finding.hops,
         traceparent=traceparent,
     )

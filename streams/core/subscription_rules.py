@@ -18,7 +18,7 @@ from streams.core.graph import GRAPH, Graph
 from streams.core.parameters import check
 from streams.core.routing import filter_problems
 from streams.core.subscription_filter import EVERYONE, exact_types
-from streams.core.subscriptions import Email, Forward, Ordering, Subscription, Webhook
+from streams.core.subscriptions import Calculate, Email, Forward, Ordering, Subscription, Webhook
 
 _NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 #: Longer ones are refused by proxies and servers, sometimes silently.
@@ -36,13 +36,15 @@ AUDIENCES: Final = (*Audience, EVERYONE)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
     """What the deployment has: the queues, the filter language, the parameters (``graph``); ``development`` admits http
-    and any port. ``templates``: name → the parameters that it uses; None where only the workers have them."""
+    and any port. ``templates``: name → the parameters that it uses, ``calculations``: name → the kind of object; None
+    where only the workers have them."""
 
     queues: Collection[str]
     development: bool
     language: Language
     graph: Graph = GRAPH
     templates: Mapping[str, Collection[str]] | None = None
+    calculations: Mapping[str, str] | None = None
 
 
 def problems(subscription: Subscription, known: Known, *, existing: Subscription | None = None) -> list[str]:
@@ -67,9 +69,10 @@ def _problems(wanted: Subscription, known: Known, existing: Subscription | None)
     if wanted.audience not in AUDIENCES:
         yield f"audience {wanted.audience!r}: use one of {', '.join(AUDIENCES)}"
     yield from _policy(wanted)
-    actions = [action for action in (wanted.webhook, wanted.forward, wanted.email) if action is not None]
+    given = (wanted.webhook, wanted.forward, wanted.email, wanted.calculation)
+    actions = [action for action in given if action is not None]
     if len(actions) != 1:
-        yield f"action: {len(actions)} given; use exactly one of [webhook], [forward] and [email]"
+        yield f"action: {len(actions)} given; use exactly one of [webhook], [forward], [email] and [calculation]"
     for action in actions:
         match action:
             case Webhook():
@@ -80,6 +83,8 @@ def _problems(wanted: Subscription, known: Known, existing: Subscription | None)
                     yield f"forward.queue: {action.queue!r} is the queue that it reads, a loop; name another one"
             case Email():
                 yield from email_problems(action, wanted, known.templates, known.graph)
+            case Calculate():
+                yield from _calculation(action, wanted, known.calculations)
 
 
 def _queue(field: str, name: str, known: Known) -> Iterator[str]:
@@ -88,6 +93,25 @@ def _queue(field: str, name: str, known: Known) -> Iterator[str]:
             f"{field}: there is no queue {name!r}{_nearest(name, known.queues)}; known queues: "
             f"{', '.join(sorted(known.queues))} (make it with `curfew queues create {name}`)"
         )
+
+
+def _calculation(action: Calculate, wanted: Subscription, known: Mapping[str, str] | None) -> Iterator[str]:
+    if known is None:
+        return
+    kind = known.get(action.name)
+    if kind is None:
+        yield (
+            f"calculation: there is no calculation {action.name!r}{_nearest(action.name, known)}; the setting "
+            f"calculations declares {', '.join(sorted(known)) or 'none'}"
+        )
+        return
+    types = exact_types(wanted.event_types)
+    if not types:
+        yield f"event_types: {action.name} calculates with events about a {kind}; name the types that it gets"
+    for event_type in types:
+        if CATALOGUE[event_type].kind != kind:
+            other = CATALOGUE[event_type].kind
+            yield f"event_types: {event_type} is about a {other}, {action.name} calculates with events about a {kind}"
 
 
 def _names(wanted: Subscription, known: Known) -> Iterator[str]:

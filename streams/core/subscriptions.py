@@ -79,8 +79,15 @@ class Email:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Calculate:
+    """Give the event to the calculation of this name, which the worker's settings declare."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Subscription:
-    """One subscription; exactly one of ``webhook``, ``forward`` and ``email`` is set.
+    """One subscription; exactly one of ``webhook``, ``forward``, ``email`` and ``calculation`` is set.
 
     ``id`` never changes and is part of every delivery's identity; ``version`` counts the changes of the rest.
     ``event_types`` are exact types or groups (``service.*``), empty means all; ``filter`` is an expression over the
@@ -111,10 +118,16 @@ class Subscription:
     webhook: Webhook | None = None
     forward: Forward | None = None
     email: Email | None = None
+    calculation: Calculate | None = None
 
     @property
     def max_attempts(self) -> int:
         return len(self.schedule_s)
+
+    @property
+    def answers(self) -> bool:
+        """Whether somebody outside answers an attempt: forwards and calculations are done here."""
+        return self.forward is None and self.calculation is None
 
     @property
     def deliverable(self) -> bool:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from agents import calculations
+from agents.calculation_pool import CalculationPool
 from agents.delivery import ATTEMPTS, RESULTS, TICKS, Delivery
 from agents.dispatch import Dispatcher
 from streams.codec import Codec, LocalIds, LocalSchemas
@@ -75,7 +77,7 @@ class PlantPorts:
 def subscription(name: str = "crm", **fields: Any) -> Subscription:
     """A webhook subscription on customer-events unless ``fields`` say otherwise."""
     webhook = {"webhook": Webhook(url="http://127.0.0.1:1/", secret_ref="env:X")}
-    action = {} if {"forward", "email"} & fields.keys() else webhook
+    action = {} if {"forward", "email", "calculation"} & fields.keys() else webhook
     return succeed(
         None,
         Subscription(**{"name": name, "id": "", "version": 0, "created_at": START, "queue": "customer-events",
@@ -110,6 +112,7 @@ class Plant:
 
     def __init__(self, *subscriptions: Subscription, sender: WebhookSender | None = None) -> None:
         self.clock = SetClock()
+        self.calculations: tuple[str, ...] = ()
         self.catalogue = ListCatalogue()
         self.codec = Codec(LocalIds(LocalSchemas()))
         self.ports = PlantPorts(codec=self.codec, clock=self.clock, catalogue=self.catalogue)
@@ -236,7 +239,8 @@ class Plant:
     def restart_dispatcher(self, sender: WebhookSender) -> None:
         """As after its end: only its rows are left."""
         mailer = EmailSender(server=None, sender="curfew@localhost", templates=Templates(None), clock=self.clock)
-        self.dispatcher = Dispatcher(self.ports, sender, mailer)
+        pool = CalculationPool(self.calculations, calculations.load(self.calculations))
+        self.dispatcher = Dispatcher(self.ports, sender, mailer, pool)
         self.dispatcher.open(self._batch(ATTEMPTS, [], self.rows_made))
 
     async def run(self, attempts: list[Attempt]) -> None:

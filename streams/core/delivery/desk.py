@@ -196,9 +196,11 @@ class Desk:
         if refused is not None:
             yield from self._end(unit, State.DEAD, *refused)
             return
-        if subscription.forward is not None and hops.hops(record.headers, event.hops) >= hops.MAX_HOPS:
-            passed = f"{hops.path(record.headers)},{record.queue}".lstrip(",")
-            yield from self._end(unit, State.DEAD, "hop_limit", f"forwarded {hops.MAX_HOPS} times: {passed}")
+        goes_on = subscription.forward is not None or subscription.calculation is not None
+        if goes_on and hops.hops(record.headers, event.hops) >= hops.MAX_HOPS:
+            passed = hops.extended(hops.path(record.headers), record.queue)
+            detail = f"forwarded or calculated {hops.MAX_HOPS} times: {passed}"
+            yield from self._end(unit, State.DEAD, "hop_limit", detail)
             return
         self._table.put(units.unit_key(unit_id), unit)
         self._index.join(unit)

@@ -31,9 +31,15 @@ def path(headers: Iterable[Header]) -> str:
 def forwarded(headers: Iterable[Header], event_hops: int, source: str) -> tuple[Header, ...]:
     """The headers of the record in the next queue: one hop more, and ``source`` at the end of the path."""
     kept = tuple(headers)
-    passed = path(kept)
-    return (
-        *(header for header in kept if header.name not in (HOPS, PATH)),
-        Header(name=HOPS, value=str(hops(kept, event_hops) + 1).encode()),
-        Header(name=PATH, value=(f"{passed},{source}" if passed else source).encode()),
-    )
+    others = (header for header in kept if header.name not in (HOPS, PATH))
+    return (*others, *marks(hops(kept, event_hops) + 1, extended(path(kept), source)))
+
+
+def extended(passed: str, source: str) -> str:
+    """The path with one more queue at its end."""
+    return f"{passed},{source}" if passed else source
+
+
+def marks(count: int, passed: str) -> tuple[Header, Header]:
+    """The two headers of a record that has come so far."""
+    return Header(name=HOPS, value=str(count).encode()), Header(name=PATH, value=passed.encode())
