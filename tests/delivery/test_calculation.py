@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import runpy
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
@@ -15,11 +16,13 @@ import pytest
 from agents.calculation_pool import START_S, Busy, CalculationPool, Failed
 from agents.calculations import load
 from agents.dispatch import FINDINGS
+from streams.core import catalogue
 from streams.core.calculations import Calculation, Emitted, checked, findings
 from streams.core.delivery.hops import HOPS, MAX_HOPS, PATH
 from streams.core.errors import Misconfigured
 from streams.core.events import Audience, Event, Finding
 from streams.core.routing import Route, RouteAudience, Router
+from streams.core.subscription_filter import exact_types
 from streams.core.subscription_rules import Known, problems
 from streams.core.subscriptions import Calculate, Subscription
 from streams.filters import CelLanguage
@@ -29,6 +32,16 @@ from tests.delivery.receiving import sender
 
 DECLARED = ("tests.delivery.naughty:ALL",)
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "calculations.py"
+
+
+@pytest.fixture(autouse=True)
+def catalogue_as_it_was() -> Iterator[None]:
+    """Types are declared once for a process; other tests have no such deployment."""
+    before = dict(catalogue._known)
+    yield
+    catalogue._known.clear()
+    catalogue._known.update(before)
+    exact_types.cache_clear()
 
 
 def calculates(name: str, **fields: Any) -> Subscription:
@@ -142,20 +155,23 @@ def test_a_loop_of_calculations_ends_at_the_limit_with_the_path_in_its_dead_lett
         language=CelLanguage(),
     )
     made = plant(calculates("counts", audience="all"))
-    now, rounds = event(1, parameters={"service.name": "x"}), 0
-    headers: list[tuple[str, bytes | None]] = []
-    while rounds < 20:
-        before = len(made.outputs)
-        value = made.codec.encode("queue.customer-events", now)
-        asyncio.run(made.run(made.attempts(made.chunk("queue.customer-events", [(b"A1", value, headers)]))))
-        sent = [one for one in made.outputs[before:] if one.topic == FINDINGS]
-        if not sent:
-            break
-        rounds += 1
-        finding = made.codec.decode(sent[0].value, Finding)
-        [dispatch] = router.route(finding, lambda kind, id: None, None).dispatches
-        now = replace(dispatch.event, parameters={"service.name": "x"})
-        headers = [(HOPS, str(finding.hops).encode()), (PATH, finding.path.encode())]
+
+    async def go_round() -> int:
+        now, headers = event(1), list[tuple[str, bytes | None]]()
+        for rounds in range(20):
+            before = len(made.outputs)
+            value = made.codec.encode("queue.customer-events", now)
+            await made.run(made.attempts(made.chunk("queue.customer-events", [(b"A1", value, headers)])))
+            sent = [one for one in made.outputs[before:] if one.topic == FINDINGS]
+            if not sent:
+                return rounds
+            finding = made.codec.decode(sent[0].value, Finding)
+            [dispatch] = router.route(finding, lambda kind, id: None, None).dispatches
+            now = replace(dispatch.event, parameters={"service.name": "Line 1"})
+            headers = [(HOPS, str(finding.hops).encode()), (PATH, finding.path.encode())]
+        return 20
+
+    rounds = asyncio.run(go_round())
 
     assert rounds == MAX_HOPS
     [letter] = made.dead()
