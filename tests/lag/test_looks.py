@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from agents.monitor import Monitor, Options
+from agents.monitor_own import OwnPart
 from streams.settings import Settings
 
 
@@ -66,3 +67,16 @@ def test_a_question_between_two_looks_is_answered_by_the_next(slow: Slow) -> Non
         await asked
 
     asyncio.run(story())
+
+
+def test_what_could_not_be_counted_is_a_metric(tmp_path: Path) -> None:
+    """Without a broker nothing can be; an alert rule needs more than a line in /health."""
+    settings = Settings(bootstrap_servers="127.0.0.1:1", data_dir=tmp_path)
+    own = OwnPart(settings, ledger_every_s=0.0)
+
+    before = own.text
+    own.problems["deadlines"] = "no broker"
+
+    assert 'curfew_monitor_not_counted{what="deadlines"} 0' in before
+    assert 'curfew_monitor_not_counted{what="deadlines"} 1' in own.text
+    assert "ledger" not in own.text  # it was switched off: not counting it is no failure
