@@ -152,8 +152,14 @@ def live_sources(settings: Settings, codec: Codec) -> dict[str, DataSource]:
 
 
 def live_graph(settings: Settings, codec: Codec) -> Graph:
-    """The object graph with the data sources that are in force; without any where no broker answers."""
+    """The object graph with the data sources that are in force; without any where no broker answers, and then it says
+    so: a refusal that follows may be of a parameter that only a data source has."""
     if not reachable(settings):
+        typer.echo(
+            f"warning: no broker answers at {settings.bootstrap_servers}: data sources are not known, and their "
+            "parameters count as unknown; check bootstrap_servers or start Kafka",
+            err=True,
+        )
         return GRAPH
     try:
         return extended(live_sources(settings, codec).values())

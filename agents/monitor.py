@@ -80,6 +80,8 @@ class Monitor:
         self._alive_at = time.monotonic()
         self._wake = asyncio.Event()
         self._looked = asyncio.Condition()
+        #: Numbers of looks: that which began last, and that which ended last.
+        self._begun = self._ended = 0
         self.last: ClusterLag | None = None
 
     def look(self) -> None:
@@ -144,9 +146,7 @@ class Monitor:
             while not stop.is_set():
                 began = time.monotonic()
                 self._wake.clear()
-                await asyncio.to_thread(self.look)
-                async with self._looked:
-                    self._looked.notify_all()
+                await self.look_again()
                 # From beginning to beginning; a look that takes longer than the pause is followed by a short one.
                 rest = max(self._options.every_s / 10, self._options.every_s - (time.monotonic() - began))
                 await _first_of(stop, self._wake, timeout=rest)
@@ -157,6 +157,22 @@ class Monitor:
             state.unlink(missing_ok=True)
             await health.stop()
             await asyncio.to_thread(self.close)
+
+    async def look_again(self) -> None:
+        """The next look, by its number; whoever waits for it is woken."""
+        self._begun += 1
+        await asyncio.to_thread(self.look)
+        async with self._looked:
+            self._ended = self._begun
+            self._looked.notify_all()
+
+    async def looked_after_now(self) -> None:
+        """Wait for the end of a look that begins after this call: one under way may have passed by what is asked."""
+        wanted = self._begun + 1
+        self._wake.set()
+        async with self._looked:
+            while self._ended < wanted:
+                await self._looked.wait()
 
     def close(self) -> None:
         """Leave; nothing stays behind in Kafka."""
@@ -172,10 +188,8 @@ class Monitor:
         except re.error as error:
             return web.json_response({"problem": f"no regular expression: {error}"}, status=400)
         if "now" in request.query:
-            async with self._looked:
-                self._wake.set()
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._looked.wait(), LOOK_NOW_S)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.looked_after_now(), LOOK_NOW_S)
         if self.last is None:
             return web.json_response({"problem": self._problem}, status=503)
         found = as_json(self.last, wanted, history="history" in request.query)

@@ -112,12 +112,15 @@ def sparkline(lags: Sequence[int], width: int = SPARK_WIDTH) -> str:
 def over_limits(
     rows: Collection[dict[str, Any]], limit: int | None, max_seconds: float | None
 ) -> list[tuple[str, str]]:
-    """(group, what is over which limit) of every group that is."""
+    """(group, what is over which limit) of every group that is. A wait of unknown length is over any: a script that
+    asks for "not longer than a minute" must not read "all is well" where nobody knows."""
     found = []
     for row in rows:
         if limit is not None and row["lag"] > limit:
             found.append((row["group"], f"is {row['lag']:,} records behind, over the limit of {limit:,}"))
         seconds = row["time_lag_s"]
-        if max_seconds is not None and seconds is not None and seconds > max_seconds:
+        if max_seconds is not None and seconds is None and row["lag"]:
+            found.append((row["group"], f"is {row['lag']:,} records behind, nobody knows for how long; --limit counts"))
+        elif max_seconds is not None and seconds is not None and seconds > max_seconds:
             found.append((row["group"], f"is {seconds:,.1f} s behind, over the limit of {max_seconds:g} s"))
     return found

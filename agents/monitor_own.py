@@ -52,18 +52,20 @@ class OwnPart:
         self._dead = _DeadLetters()
         self._texts = {"deadlines": "", "dead letters": "", "ledger": ""}
         self.problems: dict[str, str] = {}
+        seconds = {"deadlines": COUNT_EVERY_S, "dead letters": COUNT_EVERY_S, "ledger": ledger_every_s}
+        self._counted = {what: every for what, every in seconds.items() if every > 0}
         self._threads = [
-            threading.Thread(target=self._every, args=(what, seconds), name=f"monitor-{what}", daemon=True)
-            for what, seconds in (
-                ("deadlines", COUNT_EVERY_S), ("dead letters", COUNT_EVERY_S), ("ledger", ledger_every_s)
-            )
-            if seconds > 0
-        ]  # fmt: skip
+            threading.Thread(target=self._every, args=(what, every), name=f"monitor-{what}", daemon=True)
+            for what, every in self._counted.items()
+        ]
 
     @property
     def text(self) -> str:
-        """The metrics as they were counted last."""
-        return "".join(self._texts.values())
+        """The metrics as they were counted last, and which of them could not be counted."""
+        out = Exposition()
+        for what in self._counted:
+            out.add(m.NOT_COUNTED, what in self.problems, what)
+        return "".join(self._texts.values()) + out.text()
 
     def start(self) -> None:
         for thread in self._threads:

@@ -153,6 +153,10 @@ _PARTITION_OF_GROUP = "cluster_name group topic partition member_host consumer_i
     ("curfew_ledger_difference", "subscription", "Events that are missing or nobody's; anything but 0 is a fault"),
     ("curfew_ledger_timestamp_seconds", "", "When the ledger was checked, Unix time"),
 )  # fmt: skip
+(NOT_COUNTED,) = _of(
+    Family.CURFEW, _G,
+    ("curfew_monitor_not_counted", "what", "1 if the last count failed: its metrics here are old or absent"),
+)  # fmt: skip
 (DEAD_LETTERS,) = _of(
     Family.CURFEW, _C,
     ("curfew_dead_letters_total", "app reason", "Dead letters in the topics when the monitor started, and since"),

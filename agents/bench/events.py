@@ -111,7 +111,10 @@ class Bench:
         kafka_admin.create_topics(
             kafka_admin.admin_client(self._settings.kafka()),
             [topic for topic in manifest.topics.values() if topic.name in self._reads or topic.read_whole]
-            + [manifest.topic(name) for name in (QUEUE, "plan-change.contexts", "plan-change.validated")]
+            + [
+                manifest.topic(name)
+                for name in (QUEUE, "plan-change.contexts", "plan-change.validated", "usage.contexts")
+            ]
             + [manifest.topic("dead-letters.events")],
         )
         self._write("catalog.product", events_records.PRODUCT.id, events_records.PRODUCT)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, NoReturn, TypeVar
 
 import msgspec
 import typer
+from confluent_kafka import KafkaException
 
 from agents.cli.output import Exit, TableOrJson, TableOrJsonOption, note, show
 from agents.config_changes import SOURCES, ByOption, as_row, history, live_sources, save
@@ -20,7 +21,7 @@ from agents.source_finder import kept
 from agents.source_rows import ROWS, SHARED
 from agents.sources_file import read_rows_file, read_sources
 from streams.codec import Codec, Registry
-from streams.core.errors import Misconfigured
+from streams.core.errors import Misconfigured, Transient
 from streams.core.rows import source_key
 from streams.core.sources import DataSource, SourceRow
 from streams.kafka.admin import admin_client, answering, partition_counts
@@ -50,7 +51,7 @@ def apply(
         if source.topic is not None and source.topic.name not in topics:
             _refuse(f"source {source.name}: there is no topic {source.topic.name!r}; create it, or correct the name")
     changes = {name: source for name, source in wanted.items() if existing.get(name) != source}
-    _check_dependents(settings, codec, existing | changes)
+    _check_dependents(settings, codec, existing, existing | changes)
     if not dry_run:
         save(settings, codec, SOURCES, "source", existing, changes, by)
     for name in sorted(wanted.keys() | existing.keys()):
@@ -101,15 +102,25 @@ def delete(
 ) -> None:
     """Delete a data source, its parameters and all its rows. Exits with 2 while a route or subscription asks for it.
 
+    Where Kafka fails in between, the same command again removes the rows that are left.
+
     Example: curfew sources delete crm_segment
     """
     settings, codec = _place()
-    source, existing = _one(settings, codec, name), live_sources(settings, codec)
-    _check_dependents(settings, codec, {other: one for other, one in existing.items() if other != name})
-    save(settings, codec, SOURCES, "source", existing, {name: None}, by)
-    gone = list(_removals(settings, codec, source))
-    write_keyed(settings, codec, ROWS if source.local else SHARED, gone)
-    note(f"{name}: deleted, with {len(gone)} rows")
+    existing = live_sources(settings, codec)
+    if name in existing:
+        _check_dependents(settings, codec, existing, {other: one for other, one in existing.items() if other != name})
+        save(settings, codec, SOURCES, "source", existing, {name: None}, by)  # first: nothing feeds it any more
+    try:
+        local, shared = _removals(settings, codec, name)
+        if name not in existing and not (local or shared):
+            _one(settings, codec, name)  # never heard of
+        write_keyed(settings, codec, ROWS, local)
+        write_keyed(settings, codec, SHARED, shared)
+    except (Transient, KafkaException) as error:
+        again = f"curfew sources delete {name}"
+        raise Transient(f"{error}; rows of {name} may be left: run `{again}` again until it says how many") from error
+    note(f"{name}: deleted, with {len(local) + len(shared)} rows")
 
 
 @app.command()
@@ -141,21 +152,25 @@ def row_key(row: SourceRow) -> str:
     return row.account_id if row.account_id is not None else f"{row.source}/{row.key}"
 
 
-def _removals(settings: Settings, codec: Codec, source: DataSource) -> Iterable[tuple[str, SourceRow | None]]:
-    """What removes every row: personal data must not outlive its source."""
-    if not source.local:
-        rows = read_records(settings, codec, SHARED, SourceRow)
-        yield from ((key, None) for key in rows if key.startswith(f"{source.name}/"))
-        return
+def _removals(
+    settings: Settings, codec: Codec, name: str
+) -> tuple[list[tuple[str, SourceRow]], list[tuple[str, None]]]:
+    """What removes every row, of accounts and of all workers: personal data must not outlive its source. Both, for what
+    the source was is not known any more when a deletion is finished by a second command."""
+    rows = read_records(settings, codec, SHARED, SourceRow)
+    shared = [(key, None) for key in rows if key.startswith(f"{name}/")]
     decode = codec.decoder(SourceRow)
-    for _, stored in read_rows(settings, CHANGELOG, source_key(source.name, "")):
-        row = kept(decode, stored)
-        if row is not None and row.fields is not None:
-            yield row_key(row), replace(row, fields=None)
+    found = (kept(decode, stored) for _, stored in read_rows(settings, CHANGELOG, source_key(name, "")))
+    local = [(row_key(row), replace(row, fields=None)) for row in found if row is not None and row.fields is not None]
+    return local, shared
 
 
-def _check_dependents(settings: Settings, codec: Codec, wanted: dict[str, DataSource]) -> None:
-    broken = dependents(settings, codec, wanted)
+def _check_dependents(
+    settings: Settings, codec: Codec, before: dict[str, DataSource], after: dict[str, DataSource]
+) -> None:
+    broken, stale = dependents(settings, codec, before, after)
+    for problem in stale:
+        note(f"warning: already before this change: {problem}")
     if broken:
         _refuse("it is still asked for; nothing was saved:\n" + "\n".join(f"  {problem}" for problem in broken))
 

@@ -106,7 +106,7 @@ def apply(
         what = "unchanged" if name in wanted else "kept, not in the file"
         if name in changes:
             what = f"version {changes[name].version}" if name in existing else "new"
-        typer.echo(f"{name}: {what}{' (dry run)' if dry_run and name in changes else ''}")
+        note(f"{name}: {what}{' (dry run)' if dry_run and name in changes else ''}")
 
 
 @app.command("list")

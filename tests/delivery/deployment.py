@@ -41,9 +41,13 @@ class Deployment:
         self.codec = Codec(Registry(stack.address.schema_registry_url))
 
     def run(self, *command: str, code: int = 0) -> str:
+        """What it printed as its result."""
+        return self.completed(*command, code=code).stdout
+
+    def completed(self, *command: str, code: int = 0) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(self._curfew(*command), env=self.env, capture_output=True, text=True, timeout=120)
         assert done.returncode == code, f"{command}: {done.returncode}\n{done.stdout}\n{done.stderr}"
-        return done.stdout
+        return done
 
     @contextmanager
     def worker(self, name: str, *, instance: str = "1", **env: str) -> Iterator[subprocess.Popen[bytes]]:

@@ -46,8 +46,9 @@ def test_two_workers_killed_in_the_flow_lose_nothing_and_keep_the_order(deployme
     with receiver(tmp_path, "--fail-status", "500", "--fail-key", "A1") as crm:
         file = tmp_path / "subscriptions.toml"
         file.write_text(SUBSCRIPTIONS.format(url=crm.url, secret=SECRET_REF))
-        assert "crm: new" in deployment.run("subscriptions", "apply", str(file))
-        assert "crm: unchanged" in deployment.run("subscriptions", "apply", str(file))
+        applied = deployment.completed("subscriptions", "apply", str(file))
+        assert ("crm: new" in applied.stderr, applied.stdout) == (True, "")  # as `routes apply` and the others
+        assert "crm: unchanged" in deployment.completed("subscriptions", "apply", str(file)).stderr
         assert "200" in deployment.run("subscriptions", "test", "crm")
         wrong_file = tmp_path / "wrong.toml"
         wrong_file.write_text(file.read_text().replace('queue = "partner"', 'queue = "nowhere"'))

@@ -52,7 +52,7 @@ def written(folder: Path, text: str) -> str:
 
 def test_the_list_has_every_type() -> None:
     """For programs: every type, its object, its audience, and what it can carry."""
-    listed = json.loads(run(events.app, "list", "-f", "json").output)
+    listed = json.loads(run(events.app, "list", "-f", "json").stdout)
 
     by_type = {row["type"]: row for row in listed}
     assert by_type.keys() == CATALOGUE.keys()
@@ -106,6 +106,7 @@ def test_a_wrong_file_is_refused_before_anything_is_asked_or_saved(
 
     assert result.exit_code == 2
     assert message in result.output
+    assert "no broker answers at 127.0.0.1:1: data sources are not known" in result.stderr
 
 
 def test_every_problem_of_a_file_is_told_at_once(tmp_path: Path) -> None:
@@ -126,7 +127,7 @@ def test_a_dry_match_says_which_routes_take_an_event() -> None:
     )
     not_taken = run(routes.app, "test", "sim.dormant", "--file", str(EXAMPLE))
 
-    answers = {row["route"]: row for row in json.loads(taken.output)}
+    answers = {row["route"]: row for row in json.loads(taken.stdout)}
     assert answers["customer-lifecycle"]["takes"] is True
     assert answers["suspensions"]["why_not"].endswith("does not agree")
     assert (taken.exit_code, not_taken.exit_code) == (0, 1)
@@ -180,7 +181,7 @@ def test_routes_are_saved_compared_and_pruned_on_a_real_kafka(cluster: Settings,
     assert "bill-runs: deleted (dry run)" in planned.output
     assert "suspensions: changed" in changed.output
     assert list(saved()) == ["suspensions"]
-    assert [row["name"] for row in json.loads(run(routes.app, "list", "-f", "json").output)] == ["suspensions"]
+    assert [row["name"] for row in json.loads(run(routes.app, "list", "-f", "json").stdout)] == ["suspensions"]
 
 
 @pytest.mark.kafka
@@ -194,7 +195,7 @@ def test_registering_an_object_makes_the_route_that_publishes_it(
     run(events.app, "register", "package", "--queue", "operations", "--op", "deleted", "--by", "bo")
     unknown = run(events.app, "register", "moon", "--queue", "operations")
     wrong = run(events.app, "register", "package", "--queue", "operations", "--filter", "package.nam == 'x'")
-    trail = json.loads(run(routes.app, "history", "registered-package", "-f", "json").output)
+    trail = json.loads(run(routes.app, "history", "registered-package", "-f", "json").stdout)
     run(routes.app, "delete", "registered-package")
 
     assert (unknown.exit_code, wrong.exit_code) == (2, 2)

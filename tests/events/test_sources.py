@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from agents.config_dependents import told_apart
 from agents.source_rows import ROWS
 from agents.sources_file import read_rows_file, read_sources
 from streams.core.errors import Misconfigured
@@ -188,6 +189,22 @@ def test_what_is_not_related_or_clashes_is_refused(changed: dict[str, Any], word
     [problem] = problems(replace(SEGMENT, **changed))
 
     assert words in problem
+
+
+def test_a_route_that_was_broken_before_does_not_hold_up_another_source() -> None:
+    """It is told apart from what the change itself would break."""
+    stale = replace(ASKS, name="stale", parameters=("long_gone.tier",))
+    both = replace(ASKS, name="both", parameters=("long_gone.tier", "crm_segment.tier"))
+    asks = replace(ASKS, name="asks", parameters=("crm_segment.tier",))
+    before = {"crm_segment": SEGMENT}
+    routes = {"stale": stale, "asks": asks, "both": both}
+
+    added = told_apart(before, before | {"device": DEVICE}, routes, {})
+    removed = told_apart(before, {}, routes, {})
+
+    assert added[0] == []
+    assert {one.partition(":")[0] for one in added[1]} == {"route both", "route stale"}
+    assert {one.partition(":")[0] for one in removed[0]} == {"route asks", "route both"}
 
 
 def test_a_new_version_only_where_old_rows_would_not_fit() -> None:
