@@ -24,6 +24,7 @@ from streams.core.errors import Misconfigured, Transient
 from streams.kafka.catalogue import Catalogue, Source
 from streams.kafka.outbox import Outbox
 from streams.kafka.quiescence import Quiescence, Waiting
+from streams.kafka.watermarks import watermarks
 
 TICKS = "clock.ticks"
 DUE = "clock.due"
@@ -65,7 +66,7 @@ class ClockFace:
                 raise Misconfigured(f"no such topic: {TICKS}. Create it with: curfew topics apply")
             last: Tick | None = None
             for number in metadata.partitions:
-                low, high = consumer.get_watermark_offsets(TopicPartition(TICKS, number), timeout=10.0)
+                low, high = watermarks(consumer, TopicPartition(TICKS, number), 10.0)
                 if high > low:
                     consumer.assign([TopicPartition(TICKS, number, high - 1)])
                     message = consumer.poll(10.0)

@@ -272,23 +272,21 @@ class _Desk:
         if row is None:
             return
         _check_row_size(record, key, row)
-        had = self._changed.get(key)
+        had, sent = self._changed.get(key), len(self._batch.outputs)
+        known = None if before is None else before.current
         self._rows[key] = self._changed[key] = row
         try:
-            self.raise_events(
-                record,
-                detect(feed.kind, change, None if before is None else before.current, self._router.registered),
-            )
+            self._events.contexts.tell(self._batch, feed.kind, known, change)
+            self._events.usage_contexts.tell(self._batch, feed.kind, known, change)
+            self.raise_events(record, detect(feed.kind, change, known, self._router.registered))
         except Poison:  # as if the record had not come: redriven, it must not be "seen already"
+            del self._batch.outputs[sent:]
             self._rows[key] = before
             del self._changed[key]
             if had is not None:
                 self._changed[key] = had
             raise
         self._events.timers.follow(self._batch, self, feed.kind, before, row, change)
-        known = None if before is None else before.current
-        self._events.contexts.tell(self._batch, feed.kind, known, change)
-        self._events.usage_contexts.tell(self._batch, feed.kind, known, change)
         if feed.kind is Kind.SIM:
             self._link(known, change)
         skipped = row.gaps - (0 if before is None else before.gaps)

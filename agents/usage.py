@@ -180,8 +180,6 @@ class UsageWork:
         take: Callable[[Desk, T, str], Iterable[Effect]],
     ) -> Iterator[None]:
         def one(desk: Desk, record: Record) -> Iterable[Effect]:
-            if len(record.value or b"") > MAX_RECORD_BYTES:
-                raise Poison("too_large", f"{len(record.value or b'')} bytes, at most {MAX_RECORD_BYTES}")
             return take(desk, decode(record.value), (record.key or b"").decode(errors="replace"))
 
         return self._each(batch, one)
@@ -191,6 +189,9 @@ class UsageWork:
         desk = self._desk(batch, batch.rows)
         for record in batch.records:
             try:
+                size = len(record.value or b"")
+                if size > MAX_RECORD_BYTES:
+                    raise Poison("too_large", f"{size} bytes, at most {MAX_RECORD_BYTES}")
                 for effect in take(desk, record):
                     redo.tell(batch, [self._record(effect)])
             except Poison as error:

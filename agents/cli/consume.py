@@ -11,14 +11,14 @@ from typing import Annotated, Any, NoReturn
 import typer
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from agents.cli import choices
+from agents.cli import choices, completion
 from agents.cli.offsets import Position, parse_position
 from agents.cli.output import Format, FormatOption, note
 from agents.cli.record_json import bytes_json, headers_json, value_json
 from streams.codec import Codec, Registry
 from streams.core.errors import Misconfigured, Transient
 from streams.kafka.admin import answering, missing_topics
-from streams.kafka.manifest import Manifest
+from streams.kafka.manifest import Manifest, Topic
 from streams.settings import Settings
 
 TIMEOUT_S = 15.0
@@ -29,7 +29,7 @@ app = typer.Typer()
 
 @app.command()
 def consume(
-    topic: str,
+    topic: Annotated[str, typer.Argument(autocompletion=completion.topics)],
     offset: Annotated[
         str | None,
         typer.Option(
@@ -44,7 +44,8 @@ def consume(
     exit_at_end: Annotated[bool, typer.Option("--exit", "-e", help="Stop at the end instead of waiting.")] = False,
     count: Annotated[int | None, typer.Option("--count", "-n", min=1, help="Stop after so many records.")] = None,
     group: Annotated[
-        str | None, typer.Option(help="Read as a member of this group and commit what was printed.")
+        str | None,
+        typer.Option(help="Read as a member of this group, commit what was printed.", autocompletion=completion.groups),
     ] = None,
     style: FormatOption = Format.TABLE,
 ) -> None:
@@ -65,6 +66,7 @@ def consume(
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--offset") from error
     codec = Codec(Registry(settings.schema_registry_url))
+    known = Manifest.load().topics.get(topic)
     with closing(_consumer(settings, group)) as consumer:
         messages = (
             _group_messages(consumer, topic, exit_at_end)
@@ -74,7 +76,7 @@ def consume(
         printed = 0
         try:
             for message in messages:
-                typer.echo(_line(message, codec, style))
+                typer.echo(_line(message, codec, style, known))
                 printed += 1
                 if group is not None:
                     consumer.store_offsets(message)
@@ -169,8 +171,8 @@ def _is_end(message: Message) -> bool:
     raise KafkaException(error)
 
 
-def _line(message: Message, codec: Codec, style: Format) -> str:
-    value = value_json(codec, message.value())
+def _line(message: Message, codec: Codec, style: Format, topic: Topic | None) -> str:
+    value = value_json(codec, message.value(), topic=topic)
     body = value.get("value", value.get("value_base64"))
     if style is Format.RAW:
         return body if isinstance(body, str) else json.dumps(body, ensure_ascii=False)

@@ -66,7 +66,7 @@ KafkaVersion = Annotated[
         help="Checksums of 4.3.0 and 3.9.2 are pinned; others are trusted on first use.",
     ),
 ]
-Output = Annotated[Format, typer.Option("--format", "-f", help="How to print the result.")]
+Output = Annotated[Format, typer.Option("--format", "-f", help="How to print: table, json or raw.")]
 
 
 def _place(data_dir: Path | None) -> Path:

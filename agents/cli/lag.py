@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from agents.cli import choices
+from agents.cli import choices, completion
 from agents.cli.output import Exit, TableOrJson, TableOrJsonOption, note, show
 from streams.core.errors import Transient
 from streams.settings import Settings
@@ -32,7 +32,10 @@ app = typer.Typer()
 
 @app.command()
 def lag(
-    group: Annotated[list[str] | None, typer.Option(help="Only groups that match this regex; repeatable.")] = None,
+    group: Annotated[
+        list[str] | None,
+        typer.Option(help="Only groups that match this regex; repeatable.", autocompletion=completion.groups),
+    ] = None,
     exclude: Annotated[list[str] | None, typer.Option(help="Not those that match this one; repeatable.")] = None,
     limit: Annotated[int | None, typer.Option(min=0, help="Exit code 3 if a group is more records behind.")] = None,
     max_seconds: Annotated[float | None, typer.Option(min=0, help="Exit code 3 if it is longer behind.")] = None,

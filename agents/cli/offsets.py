@@ -9,6 +9,8 @@ from datetime import datetime
 
 from confluent_kafka import Consumer, TopicPartition
 
+from streams.kafka.watermarks import watermarks
+
 _AGO = re.compile(r"@-(\d+)([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _HOW = "use beginning, end, an offset such as 17, @-1h (s, m, h, d), or an instant such as @2026-03-01T00:00:00Z"
@@ -23,7 +25,7 @@ class Position:
 
     def offsets(self, consumer: Consumer, partitions: list[TopicPartition], timeout_s: float) -> dict[int, int]:
         """Partition → offset, within what the partition still has."""
-        marks = {one.partition: consumer.get_watermark_offsets(one, timeout=timeout_s) for one in partitions}
+        marks = {one.partition: watermarks(consumer, one, timeout_s) for one in partitions}
         if self.name == "instant":
             asked = [TopicPartition(one.topic, one.partition, self.number) for one in partitions]
             found = {one.partition: one.offset for one in consumer.offsets_for_times(asked, timeout=timeout_s)}

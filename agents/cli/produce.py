@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from agents.cli import choices
+from agents.cli import choices, completion
 from agents.cli.output import Exit, note
 from agents.cli.record_json import Outgoing, parse_line
 from streams.codec import Codec, Registry
@@ -26,7 +26,9 @@ app = typer.Typer()
 
 @app.command()
 def produce(
-    topic: Annotated[str, typer.Argument(help="A topic of the manifest, or queue.NAME.")],
+    topic: Annotated[
+        str, typer.Argument(help="A topic of the manifest, or queue.NAME.", autocompletion=completion.topics)
+    ],
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Report bad lines and go on with the next.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check every line, send nothing.")] = False,
     style: Annotated[str, typer.Option("--format", "-f", help="Only json: what consume -f json prints.")] = "json",

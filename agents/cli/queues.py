@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from agents.cli import completion
 from agents.cli.output import Exit, TableOrJson, TableOrJsonOption, note, show
 from streams.codec import Registry
 from streams.codec.registration import register_all
@@ -54,7 +55,7 @@ def create(names: Annotated[list[str], typer.Argument(metavar="NAME...")]) -> No
 @app.command()
 def acl(
     principal: Annotated[str, typer.Argument(metavar="PRINCIPAL", help="As Kafka knows it, e.g. User:partner.")],
-    names: Annotated[list[str], typer.Argument(metavar="QUEUE...")],
+    names: Annotated[list[str], typer.Argument(metavar="QUEUE...", autocompletion=completion.queues)],
     group: Annotated[
         str | None, typer.Option(help="Its consumer group; default is the principal's name.", show_default=False)
     ] = None,

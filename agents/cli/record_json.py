@@ -6,7 +6,8 @@
      "value": {…}, "schema": "curfew.billing.AccountChange", "headers": [["ce_id", "…"]]}
 
 ``value`` is null for a tombstone. Where the value is not Avro of a known schema there is ``value_base64`` instead, and
-so for keys and header values that are not text. A line that is to be produced needs only ``key`` and ``value``.
+so for keys and header values that are not text; where the topic has no schema (dead letters) both may be there, and the
+bytes count. A line that is to be produced needs only ``key`` and ``value``.
 """
 
 from __future__ import annotations
@@ -41,15 +42,21 @@ class Outgoing:
     partition: int | None
 
 
-def value_json(codec: Codec, value: bytes | None) -> dict[str, Any]:
-    """The fields ``value`` and ``schema``, or ``value_base64``; raises Transient when the registry is down."""
+def value_json(codec: Codec, value: bytes | None, *, topic: Topic | None = None) -> dict[str, Any]:
+    """The fields ``value`` and ``schema``, or ``value_base64``; raises Transient when the registry is down.
+
+    For a ``topic`` of raw bytes all three: its Avro values have schemas of other topics, so only the bytes can be
+    written again.
+    """
     if value is None:
         return {"value": None}
+    raw = {"value_base64": _base64(value)}
     try:
         decoded = codec.decode_any(value)
     except Poison:
-        return {"value_base64": _base64(value)}
-    return {"value": to_json(decoded.schema, decoded.datum), "schema": decoded.name}
+        return raw
+    readable = {"value": to_json(decoded.schema, decoded.datum), "schema": decoded.name}
+    return readable | (raw if topic is not None and topic.value is None else {})
 
 
 def bytes_json(name: str, data: bytes | None) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from agents.cli import choices
+from agents.cli import choices, completion
 from agents.cli.output import Exit, TableOrJson, TableOrJsonOption, note, show
 from agents.config_changes import ByOption, as_row, history, live_graph, save
 from agents.config_records import read_records
@@ -114,7 +114,7 @@ def list_subscriptions(style: TableOrJsonOption = TableOrJson.TABLE) -> None:
 
 
 @app.command("show")
-def show_one(name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
+def show_one(name: Annotated[str, typer.Argument(metavar="NAME", autocompletion=completion.subscriptions)]) -> None:
     """Show all of one subscription as JSON; secrets are only references.
 
     Example: curfew subscriptions show crm
@@ -124,7 +124,7 @@ def show_one(name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
 
 @app.command("history")
 def show_history(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", autocompletion=completion.subscriptions)] = None,
     style: TableOrJsonOption = TableOrJson.TABLE,
 ) -> None:
     """Show who changed which subscription, when, from what to what.
@@ -138,7 +138,7 @@ def show_history(
 
 @app.command("test")
 def try_one(
-    name: Annotated[str, typer.Argument(metavar="NAME")],
+    name: Annotated[str, typer.Argument(metavar="NAME", autocompletion=completion.subscriptions)],
     event_type: Annotated[str | None, typer.Option("--type", help="Type of the sample; default its first one.")] = None,
     to: Annotated[str | None, typer.Option(help="Address for the sample of an e-mail; default its first one.")] = None,
 ) -> None:

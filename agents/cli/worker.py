@@ -12,7 +12,7 @@ from typing import IO, Annotated
 
 import typer
 
-from agents.cli import choices, preflight
+from agents.cli import choices, completion, preflight
 from agents.cli.output import Exit, note
 from streams.settings import ClockMode, Settings
 from streams.telemetry import configure_logging
@@ -23,7 +23,11 @@ app = typer.Typer(no_args_is_help=True)
 @app.command()
 def worker(
     name: Annotated[
-        str, typer.Argument(help="events, usage, sources, plan-changes, execution, persistence, delivery or dispatch")
+        str,
+        typer.Argument(
+            help="events, usage, sources, plan-changes, execution, persistence, delivery or dispatch",
+            autocompletion=completion.workers,
+        ),
     ],
     instance: Annotated[str, typer.Option(help="tells workers of one app apart; stable over restarts")] = "1",
     health_port: Annotated[int | None, typer.Option(help="serve GET /health on this loopback port")] = None,

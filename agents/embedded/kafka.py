@@ -42,10 +42,10 @@ PROPERTIES: Mapping[str, str] = {
     "group.min.session.timeout.ms": "1000",
     "group.consumer.min.session.timeout.ms": "1000",
     "group.consumer.min.heartbeat.interval.ms": "500",
-    # After a kill -9 the controller refuses the broker until the session of its former life has expired: 9 s by
-    # default. Much shorter, and a stalled machine would fence a healthy broker.
-    "broker.session.timeout.ms": "3000",
-    "broker.heartbeat.interval.ms": "500",
+    # After a kill -9 the controller refuses the broker until the session of its former life has expired: 9 s, the
+    # default. With 3 s a machine that stalled for a moment fenced its healthy broker, and no partition had a leader.
+    "broker.session.timeout.ms": "9000",
+    "broker.heartbeat.interval.ms": "1000",
     # The default allocates 128 MiB, a quarter of the heap.
     "log.cleaner.dedupe.buffer.size": str(16 << 20),
     "num.network.threads": "2",

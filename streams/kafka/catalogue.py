@@ -18,12 +18,14 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from streams.core.errors import EXIT_FATAL, Misconfigured, Poison, Transient
+from streams.kafka.watermarks import watermarks
 
 POLL_S = 0.2
 BATCH = 2_000
 #: While the registry is down at start, a worker waits this long between tries of the same record.
 RETRY_S = 1.0
 START_TIMEOUT_S = 60.0
+REQUEST_TIMEOUT_S = 10.0
 
 log = structlog.get_logger(__name__)
 
@@ -89,9 +91,7 @@ class Catalogue:
         """
         partitions: list[tuple[str, int]] = []
         for topic in self._sources:
-            # By the client that asks for offsets: it answers from what it has heard of the topic, and what it has heard
-            # while a broker came back, without leaders, it believes for minutes ("Unknown partition") unless told anew.
-            metadata = self._asker.list_topics(topic, timeout=10.0).topics[topic]
+            metadata = self._asker.list_topics(topic, timeout=REQUEST_TIMEOUT_S).topics[topic]
             if metadata.error is not None:
                 raise Misconfigured(f"no such topic: {topic}. Create it with: curfew topics apply")
             partitions += [(topic, number) for number in metadata.partitions]
@@ -108,7 +108,7 @@ class Catalogue:
 
     def _ends(self) -> dict[tuple[str, int], int]:
         return {
-            partition: self._asker.get_watermark_offsets(TopicPartition(*partition), timeout=10.0)[1]
+            partition: watermarks(self._asker, TopicPartition(*partition), REQUEST_TIMEOUT_S)[1]
             for partition in self._partitions
         }
 

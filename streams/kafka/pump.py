@@ -19,6 +19,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from streams.core.errors import Fatal
 from streams.kafka.chunks import Chunk, Record, split
 from streams.kafka.failpoints import passing
+from streams.kafka.watermarks import watermarks
 
 #: A worker that was killed is missed after this long. Together with the delivery time-out of the outbox it bounds how
 #: late a record of a worker can arrive that has lost its partitions: 10 s delivery + 3 s heartbeat < 15 s session.
@@ -282,7 +283,7 @@ class Pump:
         for known in consumer.committed(partitions, timeout=COMMIT_TIMEOUT_S) if partitions else []:
             if known.error is not None:
                 raise KafkaException(known.error)
-            low, high = consumer.get_watermark_offsets(known, timeout=COMMIT_TIMEOUT_S)
+            low, high = watermarks(consumer, known, COMMIT_TIMEOUT_S)
             offset, ends[known.topic, known.partition] = known.offset, high
             if offset < low:
                 if offset >= 0:

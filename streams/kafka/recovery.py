@@ -11,12 +11,15 @@ from confluent_kafka import Consumer, KafkaError, TopicPartition
 from streams.core.errors import Transient
 from streams.kafka.failpoints import passing
 from streams.kafka.store import Origin, Store
+from streams.kafka.watermarks import watermarks
 
 #: Records per write batch: large enough that the cost per batch vanishes, small enough to be stopped in between.
 BATCH_RECORDS = 10_000
 POLL_S = 1.0
 #: Nothing arrives for this long although the end is not reached: the broker is not well; try again from the position.
 STALLED_AFTER_S = 30.0
+
+REQUEST_TIMEOUT_S = 10.0
 
 log = structlog.get_logger(__name__)
 
@@ -50,8 +53,7 @@ class Changelog:
     def end(self) -> int:
         """Offset after the last record."""
         partition = TopicPartition(self._origin.topic, self._origin.partition)
-        _, high = self._consumer.get_watermark_offsets(partition, timeout=10.0)
-        return int(high)
+        return watermarks(self._consumer, partition, REQUEST_TIMEOUT_S)[1]
 
     def recover(self, store: Store, stopped: Callable[[], bool]) -> int:
         """Apply everything from ``store.position`` to the end; returns how many records were read.
@@ -61,7 +63,7 @@ class Changelog:
         """
         passing("recovery.start")
         origin = self._origin
-        low, end = self._consumer.get_watermark_offsets(TopicPartition(origin.topic, origin.partition), timeout=10.0)
+        low, end = watermarks(self._consumer, TopicPartition(origin.topic, origin.partition), REQUEST_TIMEOUT_S)
         position = store.position
         if position > end:
             raise StoreAhead(f"position {position}, but {origin.topic}[{origin.partition}] ends at {end}")

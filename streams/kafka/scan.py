@@ -9,13 +9,13 @@ from typing import Any, Final, NamedTuple, TypeAlias
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from streams.core.errors import Transient
+from streams.kafka.watermarks import watermarks
 
 REQUEST_TIMEOUT_S: Final = 15.0
 POLL_S: Final = 0.2
 BATCH: Final = 5_000
 #: A broker that delivers nothing for this long is not well; without it a checker would wait for ever.
 SILENCE_S: Final = 30.0
-_MOVING: Final = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
 
 
 class Span(NamedTuple):
@@ -84,17 +84,7 @@ class Scanner:
         }
 
     def _span(self, topic: str, partition: int) -> Span:
-        deadline = time.monotonic() + REQUEST_TIMEOUT_S
-        while True:
-            try:
-                return Span(*self._consumer.get_watermark_offsets(TopicPartition(topic, partition), REQUEST_TIMEOUT_S))
-            except KafkaException as error:
-                # A topic just made, or a broker just restarted: the partition gets its leader in a moment.
-                if not error.args[0].retriable() and error.args[0].code() not in _MOVING:
-                    raise
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(POLL_S)
+        return Span(*watermarks(self._consumer, TopicPartition(topic, partition), REQUEST_TIMEOUT_S))
 
     def read(self, topic: str, spans: Spans) -> Iterator[Message]:
         """The records of ``spans``, in order within a partition; raises Transient when Kafka stops delivering."""

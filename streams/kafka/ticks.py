@@ -13,6 +13,7 @@ from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 from streams.core.clock import Tick, advance
 from streams.core.errors import Poison, Transient
 from streams.kafka.chunks import Record
+from streams.kafka.watermarks import watermarks
 
 TICKS = "clock.ticks"
 #: So many ticks before the committed one are read at a start: two clocks may write in wall mode, so the last one need
@@ -50,7 +51,7 @@ class BusinessTime:
             return
         consumer = Consumer({"group.id": "curfew-ticks", "enable.auto.commit": False, **self._config})
         try:
-            low, high = consumer.get_watermark_offsets(TopicPartition(TICKS, partition), timeout=TIMEOUT_S)
+            low, high = watermarks(consumer, TopicPartition(TICKS, partition), TIMEOUT_S)
             begin = max(low, high - LOOK_BACK)
             if begin < high:
                 consumer.assign([TopicPartition(TICKS, partition, begin)])

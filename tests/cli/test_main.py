@@ -6,7 +6,9 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -44,15 +46,46 @@ def test_every_command_can_be_loaded_and_explains_itself(name: str, offline: Cur
     assert "Usage: curfew" in finished.out
 
 
-@pytest.mark.parametrize("name", ["topics", "schemas", "queues", "produce", "consume", "lag"])
-def test_every_command_has_an_example(name: str) -> None:
-    """People read the example, not the options."""
-    assert isinstance(GROUP, TyperGroup)
-    command = GROUP.get_command(typer.Context(GROUP), name)
-    assert command is not None
-    commands = list(command.commands.values()) if isinstance(command, TyperGroup) else [command]
+def _every(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
+    """Each command that does something, with the words that call it."""
+    if isinstance(command, TyperGroup):
+        context = typer.Context(command)
+        for name in command.list_commands(context):
+            yield from _every(command.get_command(context, name), (*path, name))
+    else:
+        yield " ".join(path), command
 
-    assert [one.name for one in commands if "Example: curfew" not in (one.help or "")] == []
+
+EVERY = dict(_every(GROUP))
+
+
+@pytest.mark.parametrize("words", EVERY)
+def test_every_command_has_an_example(words: str) -> None:
+    """People read the example, not the options; it calls the command by its own name."""
+    text = f"{EVERY[words].help or ''} {EVERY[words].epilog or ''}"
+
+    assert "Example" in text
+    assert f"curfew {words}" in text.partition("Example")[2]
+
+
+def test_formats_have_the_same_names_everywhere() -> None:
+    """-f everywhere, and json everywhere."""
+    styles = {
+        words: option for words, command in EVERY.items() for option in command.params if "--format" in option.opts
+    }
+
+    assert len(styles) > 20
+    assert {tuple(option.opts) for option in styles.values()} == {("--format", "-f")}
+    assert [words for words, option in styles.items() if "json" not in option.help] == []
+
+
+@pytest.mark.parametrize("words", EVERY)
+def test_an_option_that_there_is_not_is_wrong_usage_everywhere(words: str, offline: Curfew) -> None:
+    """Exit code 2 before anything is asked, in words and not as a stack trace."""
+    finished = offline(*words.split(), "--nonsense")
+
+    assert (finished.code, finished.out) == (2, "")
+    assert "No such option: --nonsense" in finished.err
 
 
 def test_the_line_in_the_list_is_there_for_every_command(offline: Curfew) -> None:

@@ -10,6 +10,7 @@ import pytest
 from confluent_kafka import Producer
 
 from streams.kafka.partitioner import partition_of
+from streams.kafka.scan import Scanner
 from tests.cli.curfew import Curfew
 from tests.support.brokers import Brokers
 from tests.support.kafka_io import create_topic
@@ -89,6 +90,37 @@ def test_json_from_consume_is_read_by_produce_without_loss(curfew: Curfew, kafka
 
     assert len(comparable(original)) == 4
     assert comparable(copied) == comparable(original)
+
+
+def test_dead_letters_are_copied_byte_by_byte(
+    curfew: Curfew, kafka: Brokers, queue: str, unique: Callable[[str], str]
+) -> None:
+    """Their topic has no schema: Avro of another topic is readable there, and stays what it is."""
+    assert curfew("topics", "apply").code == 0
+    curfew("produce", queue, stdin=_line(1))
+    [avro] = [value for _, value, _, _ in _raw(kafka, queue)]
+    letters = {unique("avro"): avro, unique("bytes"): b"\xff no avro", unique("text"): b"text", unique("gone"): None}
+    producer = Producer({"bootstrap.servers": kafka.bootstrap_servers, "partitioner": "murmur2_random"})
+    headers: list[Any] = [("reason", b"bad"), ("reason", None), ("bin", b"\xff"), ("empty", b"")]
+    for key, value in letters.items():
+        producer.produce("dead-letters.usage", key=key, value=value, headers=headers, timestamp=1767225600123)
+    assert producer.flush(30) == 0
+
+    lines = [line for line in curfew("consume", "dead-letters.usage", "-e", "-f", "json").out.splitlines()
+             if json.loads(line)["key"] in letters]  # fmt: skip
+    assert curfew("produce", "dead-letters.sources", stdin="\n".join(lines)).code == 0
+    copied = {key: rest for key, *rest in _raw(kafka, "dead-letters.sources") if key.decode() in letters}
+
+    assert [json.loads(line)["value"]["event_id"] for line in lines if unique("avro") in line] == ["id-1"]
+    assert copied == {key.encode(): [value, headers, 1767225600123] for key, value in letters.items()}
+
+
+def _raw(kafka: Brokers, topic: str) -> list[tuple[bytes, bytes | None, Any, int]]:
+    with Scanner({"bootstrap.servers": kafka.bootstrap_servers}) as scanner:
+        return [
+            (one.key() or b"", one.value(), one.headers(), one.timestamp()[1])
+            for one in scanner.read(topic, scanner.spans(topic))
+        ]
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from datetime import date
+from decimal import Decimal
 
+import pytest
+
+from streams.core.errors import Poison
 from streams.core.events import Finding
 from streams.core.usage.desk import Desk, rebuild
-from streams.core.usage.objects import BucketChange, SimChange
+from streams.core.usage.dormancy import MAX_SIMS
+from streams.core.usage.objects import BucketChange, Meter, SimChange
+from streams.core.usage.rows import LINE, line_key, meter_key, unpack_line, uses_prefix
 from tests.usage.makers import (
     RETENTION,
     Partition,
@@ -104,3 +110,61 @@ def test_a_sim_that_was_away_begins_anew_when_it_comes_back() -> None:
 
     assert [*partition.tick(on(60)), *partition.tick(on(61))] == []
     assert _types(partition.tick(on(91))) == ["sim.dormant"]
+
+
+def test_a_contract_of_long_ago_that_is_brought_in_is_judged_from_what_can_be_known_on() -> None:
+    """Its periods before the retention had usage that nobody sent here: they are no commitments that were not met."""
+    partition = Partition()
+    partition.tick(on(400))
+    partition.take(changed(a_contract(100), day=-400))
+
+    found = [one for day in range(401, 470) for one in partition.tick(on(day))]
+
+    assert found
+    assert min(one.facts["period_ends_on"] for one in found) >= (on(400) - RETENTION).date()
+
+
+def test_sims_that_are_swapped_for_ever_make_no_fleet() -> None:
+    """The ones that left first are forgotten, with their usage."""
+    partition = Partition()
+    for number in range(MAX_SIMS + 5):
+        sim = a_sim(id=f"SIM-{number:03}")
+        partition.take(changed(sim, day=number), some_usage(number, sim_id=sim.id), removed(sim, 2, day=number))
+
+    line = unpack_line(partition.store.get(line_key("S1").encode()) or b"")
+
+    assert len(line.sims) == MAX_SIMS
+    assert "SIM-000" not in line.sims
+    assert f"SIM-{MAX_SIMS + 4:03}" in line.sims
+
+
+def test_usage_of_one_sim_too_many_is_told_and_counts_for_its_bucket() -> None:
+    """What was used was used, whichever SIM it was."""
+    partition = Partition()
+    partition.take(changed(a_bucket()), some_usage(1, id="any"))
+    for number in range(MAX_SIMS):
+        sim = a_sim(id=f"SIM-{number}")
+        partition.take(changed(sim), some_usage(1, id=sim.id, sim_id=sim.id))
+    rows = partition.overlay()
+    desk = Desk(rows, partition.index, partition.setup, partition.now)
+
+    with pytest.raises(Poison, match="too_many_sims"):
+        partition.take(changed(a_sim(id="SIM-more")))
+    with pytest.raises(Poison, match="too_many_sims"):
+        list(desk.usage(some_usage(1, 7, id="U1", sim_id="SIM-more", bucket_id="B1"), 1_000))
+    partition.apply(rows)
+
+    [tally] = partition.row(Meter.BUCKET, "B1").tallies
+    assert tally.quantities == {"MB": Decimal(7)}
+
+
+def test_a_record_never_outlives_its_meter_row() -> None:
+    """A crash between the two must not leave a record that is known, and that nobody would ever forget."""
+    partition = Partition()
+    rows = partition.overlay()
+
+    list(Desk(rows, partition.index, partition.setup, on(1)).usage(some_usage(1, bucket_id="B1"), 0))
+
+    meter, use = (key for key in rows.writes if not key.startswith(LINE.encode()))
+    assert meter == meter_key(Meter.BUCKET, "B1").encode()
+    assert use.startswith(uses_prefix(Meter.BUCKET, "B1"))

@@ -77,12 +77,14 @@ class _Replies:
     def __init__(self, kafka: dict[str, Any], codec: Any) -> None:
         from confluent_kafka import Consumer, TopicPartition
 
+        from streams.kafka.watermarks import watermarks
+
         self._codec = codec
         config = {**kafka, "group.id": f"curfew-replies-{uuid.uuid4()}", "enable.auto.commit": False}
         self._consumer = Consumer(config)
         numbers = self._consumer.list_topics(_REPLIES, timeout=WAIT_S).topics[_REPLIES].partitions
         ends = [
-            TopicPartition(_REPLIES, number, self._consumer.get_watermark_offsets(TopicPartition(_REPLIES, number))[1])
+            TopicPartition(_REPLIES, number, watermarks(self._consumer, TopicPartition(_REPLIES, number), WAIT_S)[1])
             for number in numbers
         ]
         self._consumer.assign(ends)

@@ -14,7 +14,18 @@ from typing import TypeAlias
 from streams.core.errors import Poison
 from streams.core.events import Finding
 from streams.core.timers import TimerIndex
-from streams.core.usage.dormancy import MAX_SIMS, Line, Rules, judge, take_context, take_sim, take_usage, wake_at
+from streams.core.usage.dormancy import (
+    MAX_SIMS,
+    Line,
+    Rules,
+    judge,
+    take_context,
+    take_sim,
+    take_usage,
+    wake_at,
+    with_room_for_sim,
+    with_room_for_track,
+)
 from streams.core.usage.meter_desk import MeterDesk, Setup, wakes
 from streams.core.usage.objects import (
     Bucket,
@@ -77,10 +88,8 @@ class Desk:
         """
         if self._now is not None and usage.event_time > self._now + MAX_AHEAD:
             raise Poison("in_the_future", f"event_time {usage.event_time.isoformat()} is over a year ahead of time")
-        line = self._line(usage.service_id)
-        if usage.sim_id is not None and usage.sim_id not in line.tracks and len(line.tracks) > MAX_SIMS:
-            raise Poison("too_many_sims", f"service {usage.service_id} has usage of more than {MAX_SIMS} SIMs")
-        taken = take_usage(line, usage.sim_id, usage.event_time, self._setup.rules)
+        line = with_room_for_track(self._line(usage.service_id), usage.sim_id)
+        taken = None if line is None else take_usage(line, usage.sim_id, usage.event_time, self._setup.rules)
         if taken is not None:
             line, findings = taken
             yield from findings
@@ -95,6 +104,8 @@ class Desk:
             yield UsageShare(meter=Meter.CONTRACT, meter_id=usage.contract_id, usage=usage)
         if usage.bucket_id is not None and not usage.pooled:
             yield from self._meters.count(Meter.BUCKET, usage.bucket_id, usage, offset)
+        if line is None:  # last: what was used counts, whichever SIM it was
+            raise Poison("too_many_sims", f"service {usage.service_id} has usage of more than {MAX_SIMS} SIMs")
 
     def share(self, share: UsageShare, offset: int) -> Iterator[Effect]:
         """Count a record for a pool or a contract. Raises Poison (``too_late``, ``too_many_units``)."""
@@ -106,8 +117,8 @@ class Desk:
         Raises Poison (``wrong_key``, ``too_many_sims``).
         """
         here = _check_key(key, change.subject.service_id, change.previous.service_id if change.previous else None)
-        line = self._line(key)
-        if change.subject.id not in line.sims and len(line.sims) >= MAX_SIMS:
+        line = with_room_for_sim(self._line(key), change.subject.id)
+        if line is None:
             raise Poison("too_many_sims", f"service {key} has more than {MAX_SIMS} SIMs")
         taken = take_sim(line, change, here=here)
         if taken is None:

@@ -113,6 +113,41 @@ class Rules:
         return self._days[product_id if product_id in self._days else None]
 
 
+# -- room -------------------------------------------------------------------------------------------------------------
+
+
+def with_room_for_sim(line: Line, sim_id: str) -> Line | None:
+    """The line with room for a SIM, if need be without the one that left it first; None when all are there still.
+
+    A line whose SIMs are swapped again and again is no fleet. What is forgotten is only which revision was its last.
+    """
+    if sim_id in line.sims or len(line.sims) < MAX_SIMS:
+        return line
+    gone = [(state.known_since, id) for id, state in line.sims.items() if state.sim is None]
+    return _without(line, min(gone)[1]) if gone else None
+
+
+def with_room_for_track(line: Line, sim_id: str | None) -> Line | None:
+    """The line with room for the usage of one more SIM, if need be without the oldest track of a SIM that is not here;
+    None when all tracks are of SIMs that are."""
+    if (sim_id or ANY_SIM) in line.tracks or len(line.tracks) <= MAX_SIMS:
+        return line
+    here = {id for id, state in line.sims.items() if state.sim is not None} | {ANY_SIM}
+    strangers = [(track.last, id) for id, track in line.tracks.items() if id not in here]
+    if not strangers:
+        return None
+    tracks = {id: track for id, track in line.tracks.items() if id != min(strangers)[1]}
+    return replace(line, tracks=tracks)
+
+
+def _without(line: Line, sim_id: str) -> Line:
+    return replace(
+        line,
+        sims={id: state for id, state in line.sims.items() if id != sim_id},
+        tracks={id: track for id, track in line.tracks.items() if id != sim_id},
+    )
+
+
 # -- what arrives -----------------------------------------------------------------------------------------------------
 
 

@@ -85,15 +85,16 @@ class MeterDesk:
             row, tally = counts
             tally, findings = self._look(meter, row, tally, use)
             row = replaced(row, tally)
-        if known is None:
-            self._rows.put(key, pack(use))
-            day = use.at.date()
-            if row.oldest is None or day < row.oldest:
-                row = replace(row, oldest=day)
+        day = use.at.date()
+        if row.oldest is None or day < row.oldest:
+            row = replace(row, oldest=day)
         if row is not before:
             self._keep_meter(meter, row)
             if before.oldest is None:
                 self._arm_meter(meter, row)
+        # Behind the meter's: a record that is durable alone would be known when it comes again, and never be forgotten.
+        if known is None:
+            self._rows.put(key, pack(use))
         yield from findings
 
     def _look(self, meter: Meter, row: MeterRow[Any], tally: Tally, use: Use) -> tuple[Tally, list[Finding]]:
@@ -118,7 +119,10 @@ class MeterDesk:
             row, crossings = recounted(row, uses, look)
             findings += [exceeded(row, one, self._now) for one in crossings]
         if meter is Meter.CONTRACT and row.closed_until is None and row.versions:
-            row = replace(row, closed_until=change.occurred_at)
+            # A contract that was agreed long ago and is heard of now: what was used then is not known here, so no
+            # commitment of that time was not met.
+            known_from = change.occurred_at if self._now is None else self._now - self._retention
+            row = replace(row, closed_until=max(change.occurred_at, known_from))
         for tally in row.tallies:
             if meter is Meter.CONTRACT:
                 after, found = self._judged(row, tally, change.occurred_at, None) if tally.closed else (tally, [])
