@@ -242,7 +242,7 @@ class Board:
         """First what would happen, then, confirmed, that it happens."""
         places = form.get("place", [])
         if not places or len(places) > MOST:
-            raise HTTPException(400, f"choose 1 to {MOST} letters; `curfew dead-letters redrive` takes more")
+            raise HTTPException(400, f"choose 1 to {MOST} letters at once")
         try:
             for place in places:
                 parse(place)

@@ -51,8 +51,10 @@ def test_a_night_in_a_browser(evening: Evening) -> None:
         browser.click("#pace-2")
         pass_time(application, NOON, DEADLINE - timedelta(hours=2))
         browser.wait_for(f"{len(UNPAID)} changes wait for a person", "#nights")
-        assert cells(browser)["completed"] == everybody - len(UNPAID)
+        done = everybody - len(UNPAID)
+        wait_until(lambda: cells(browser)["completed"] == done, "the others are completed", SEEN_SECONDS)
         browser.wait_for("AT RISK", "#countdown")
+        wait_until(lambda: browser.title.startswith("AT RISK"), "the tab says it too", SEEN_SECONDS)
         browser.wait_for("unpaid_bill", "#nights")
         look(browser, "board-at-risk")
 
@@ -70,7 +72,8 @@ def test_a_night_in_a_browser(evening: Evening) -> None:
         pass_time(application, DEADLINE - timedelta(hours=2), DEADLINE + timedelta(minutes=10))
         browser.wait_for("held", "#nights")
         browser.wait_for("LATE", "#countdown")
-        assert (cells(browser)["effective"], cells(browser)["held"]) == (everybody - 1, 1)
+        wait_until(lambda: cells(browser)["effective"] == everybody - 1, "the others are effective", SEEN_SECONDS)
+        assert cells(browser)["held"] == 1
         repair(browser, "liberty-1", "finish_late", None)
         pass_time(application, DEADLINE + timedelta(minutes=10), DEADLINE + timedelta(hours=1))
         wait_until(lambda: cells(browser)["effective"] == everybody, "everybody has the new plan", SEEN_SECONDS)
@@ -84,13 +87,13 @@ def test_a_night_in_a_browser(evening: Evening) -> None:
         strangers = [url for url in browser.requests() if not url.startswith((evening.url, "data:"))]
         assert strangers == []
 
-    done = [
+    did = [
         (one.what, one.name, json.loads(one.after or "{}")["action"]) for one in audited(evening) if one.by == "maria"
     ]
-    assert ("plan-change", "kette-1", "retry") in done
-    assert [name for _, name, action in done if action == "retry"].count("norte-1") == 1
-    assert ("plan-change", "liberty-1", "finish_late") in done
-    assert ("dead-letter", letter, "redrive") in done
+    assert ("plan-change", "kette-1", "retry") in did
+    assert [name for _, name, action in did if action == "retry"].count("norte-1") == 1
+    assert ("plan-change", "liberty-1", "finish_late") in did
+    assert ("dead-letter", letter, "redrive") in did
 
 
 def repair_all(browser: Browser, state: str, reason: str, how: str) -> None:
