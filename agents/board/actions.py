@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,8 +14,10 @@ from agents.cli.plan_changes.requests import new_request
 from agents.cli.plan_changes.sending import exchange
 from agents.config_changes import AUDIT
 from agents.config_records import write_keyed
+from agents.orders import REQUESTS
 from streams.codec import Codec, Registry
 from streams.core.audit import AuditEntry
+from streams.core.ids import derive
 from streams.core.messages import Reply, Request, RequestKind, Resolution
 from streams.settings import Settings
 
@@ -41,13 +43,29 @@ class Actions:
         self._settings = settings
         self._codec = Codec(Registry(settings.schema_registry_url))
 
-    def repair(self, change: dict[str, Any], repair: str, request_id: str, by: str) -> Reply | None:
+    def repair(self, change: Mapping[str, Any], repair: str, request_id: str, by: str) -> Reply | None:
         """Retry or resolve the change as it was when the person looked at it; None when nobody has answered yet.
 
         The same ``request_id`` again (a page that is sent twice) is the same request and gets the same answer.
         """
+        request = self._request(change, repair, request_id)
+        self._write([self._entry(CHANGE, change["service_id"], by, change, _asked(repair, request))])
+        return exchange(self._settings, self._codec, request, REPLY_S)
+
+    def repair_all(self, changes: Sequence[Mapping[str, Any]], repair: str, once: str, by: str) -> None:
+        """The same for many; nobody waits for the answers, the board shows what comes of them.
+
+        Ids follow from ``once``, so that a page that is sent twice asks once.
+        """
+        asked = [(one, self._request(one, repair, derive("board", once, one["service_id"]))) for one in changes]
+        self._write(
+            [self._entry(CHANGE, one["service_id"], by, one, _asked(repair, request)) for one, request in asked]
+        )
+        write_keyed(self._settings, self._codec, REQUESTS, [(what.account_id, what) for _, what in asked])
+
+    def _request(self, change: Mapping[str, Any], repair: str, request_id: str) -> Request:
         kind, resolution = REPAIRS[repair]
-        request: Request = new_request(
+        return new_request(
             kind,
             change["service_id"],
             change["account_id"],
@@ -56,9 +74,6 @@ class Actions:
             expected_revision=change["revision"],
             resolution=resolution,
         )
-        after = {"action": repair, **_plain(request)}
-        self._write([self._entry(CHANGE, change["service_id"], by, change, after)])
-        return exchange(self._settings, self._codec, request, REPLY_S)
 
     def dry_run(self, places: Sequence[str]) -> list[redrive.Step]:
         """What a redrive of these letters would do; nothing is sent."""
@@ -94,9 +109,8 @@ class Actions:
         write_keyed(self._settings, self._codec, AUDIT, keyed)
 
 
-def _plain(value: object) -> dict[str, Any]:
-    found: dict[str, Any] = msgspec.to_builtins(value)
-    return found
+def _asked(repair: str, request: Request) -> dict[str, Any]:
+    return {"action": repair, **msgspec.to_builtins(request)}
 
 
 def _text(value: Any) -> str:

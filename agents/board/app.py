@@ -72,6 +72,8 @@ class Board:
                 Route("/panels/{name}", self._read(self.panel)),
                 Route("/changes/{service_id:path}", self._read(self.change)),
                 Route("/changes/{service_id:path}", self._act(self.repair), methods=["POST"]),
+                Route("/waiting", self._read(self.waiting)),
+                Route("/waiting", self._act(self.repair_all), methods=["POST"]),
                 Route("/letters", self._read(self.letters)),
                 Route("/letters/{place:path}", self._read(self.letter)),
                 Route("/redrive", self._act(self.redrive), methods=["POST"]),
@@ -163,6 +165,21 @@ class Board:
             service_id=service_id, change=found, request_id=str(uuid.uuid4()),
         )  # fmt: skip
 
+    async def waiting(self, request: Request) -> Response:
+        """All changes that wait for a person for one reason, to be repaired together."""
+        state, reason = (request.query_params.get(name, "") for name in ("state", "reason"))
+        found = self._waiting(state, reason)
+        if _wants_json(request):
+            return JSONResponse(found)
+        return self._render(
+            request, "waiting.html", changes=found, state=state, reason=reason, once=str(uuid.uuid4())
+        )  # fmt: skip
+
+    def _waiting(self, state: str, reason: str) -> list[Any]:
+        kept = self._memory.details("change").values()
+        found = [one for one in kept if one["state"] == state and (one["reason"] or "") == reason]
+        return found[:MOST]
+
     async def letters(self, request: Request) -> Response:
         """The newest letters of one worker and reason, together."""
         app, reason = (request.query_params.get(name, "") for name in ("app", "reason"))
@@ -203,11 +220,29 @@ class Board:
         words = [] if reply is None else in_words(reply.reasons, reply.state)
         return self._render(request, "repaired.html", change=found, repair=repair, reply=reply, words=words)
 
+    async def repair_all(self, request: Request, session: Session, form: Form) -> Response:
+        """Those changes that the person has seen, if they still wait for the same reason."""
+        repair, once = _one(form, "repair"), _uuid(form, "once")
+        if repair not in REPAIRS or repair == "abandon":
+            raise HTTPException(400, "choose one of retry, finish_late, roll; abandon is for one change at a time")
+        wanted = set(zip(form.get("service_id", []), form.get("revision", []), strict=False))
+        found = [
+            one
+            for one in self._waiting(_one(form, "state"), _one(form, "reason"))
+            if (one["service_id"], str(one["revision"])) in wanted
+        ]
+        if not found:
+            raise HTTPException(409, "none of these changes waits any more: look again")
+        await asyncio.to_thread(self._actions.repair_all, found, repair, once, session.name)
+        log.info("board.repaired_all", changes=len(found), repair=repair, by=session.name)
+        self._reading.soon()
+        return self._render(request, "sent.html", changes=found, repair=repair)
+
     async def redrive(self, request: Request, session: Session, form: Form) -> Response:
         """First what would happen, then, confirmed, that it happens."""
         places = form.get("place", [])
         if not places or len(places) > MOST:
-            raise HTTPException(400, f"choose 1 to {MOST} letters; `curfew dead-letters redrive` takes more")
+            raise HTTPException(400, f"choose 1 to {MOST} letters at once")
         try:
             for place in places:
                 parse(place)

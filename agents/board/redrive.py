@@ -32,7 +32,7 @@ _ADDED: Final = (dead_letters.CONNECT, dead_letters.SPRING, "curfew-", FROM, COU
 PARTITION_UA: Final = -1
 #: A record that comes to a queue again is known there, and not sent again: its unit has ended.
 _OTHER_WAY: Final = {
-    "delivery": "a delivery that has ended is not begun again by its queue; see curfew dead-letters redrive"
+    "delivery": "a delivery that has ended is not begun again by its queue",
 }
 
 

@@ -286,3 +286,28 @@ def _page(url: str) -> str:
         return httpx.get(url, timeout=5.0).text
     except httpx.TransportError:  # it is starting
         return ""
+
+
+def test_many_changes_are_never_abandoned_by_one_click(opened: Open) -> None:
+    """Everything else may be done to all that wait for one reason, by somebody who has logged in."""
+    client = opened()
+    form = {"repair": "abandon", "once": "00000000-0000-4000-8000-000000000001", "state": "failed"}
+    assert client.post("/waiting", data=form, headers=own(client)).status_code == 403
+    login(client)
+
+    assert client.post("/waiting", data=form, headers=own(client)).status_code == 400
+    gone = client.post("/waiting", data=form | {"repair": "retry", "service_id": "S9"}, headers=own(client))
+    assert gone.status_code == 409
+
+
+def test_one_change_is_abandoned_only_after_a_question(opened: Open) -> None:
+    """It cannot be taken back; the first click sends nothing, so that it does not even need Kafka."""
+    client = opened()
+    login(client)
+    form = {"repair": "abandon", "revision": "1", "request_id": "00000000-0000-4000-8000-000000000001"}
+
+    asked = client.post("/changes/S1", data=form, headers=own(client))
+
+    assert asked.status_code == 200
+    assert "It cannot be taken back" in asked.text
+    assert client.post("/changes/S1", data=form | {"confirm": "yes"}, headers=own(client)).status_code == 503
