@@ -184,18 +184,22 @@ def _registry_codec(settings: Settings) -> Codec:
     return Codec(registry)
 
 
+#: What a worker looks up → where it is read from, and what it is.
+CATALOGUE: dict[str, tuple[str, Any]] = {
+    "product": ("catalog.product", Product),
+    "rate_plan": ("catalog.rate-plan", RatePlan),
+    "bill_run": ("billing.bill-run", BillRunChange),
+    "matrix_element": ("catalog.matrix-element", MatrixElement),
+    "route": ("config.routes", Route),
+    "event_rule": ("config.event-rules", EventRule),
+    "subscription": ("config.subscriptions", Subscription),
+    "source": ("config.sources", DataSource),
+    "source_row": ("sources.shared", SourceRow),
+}
+
+
 def _source(kind: str, codec: Codec) -> Source:
-    topic, cls = {
-        "product": ("catalog.product", Product),
-        "rate_plan": ("catalog.rate-plan", RatePlan),
-        "bill_run": ("billing.bill-run", BillRunChange),
-        "matrix_element": ("catalog.matrix-element", MatrixElement),
-        "route": ("config.routes", Route),
-        "event_rule": ("config.event-rules", EventRule),
-        "subscription": ("config.subscriptions", Subscription),
-        "source": ("config.sources", DataSource),
-        "source_row": ("sources.shared", SourceRow),
-    }[kind]
+    topic, cls = CATALOGUE[kind]
     read: Callable[[bytes], Any] = codec.decoder(cls)
     if cls is BillRunChange:
         return Source(kind=kind, topic=topic, decode=lambda value: read(value).current)

@@ -23,6 +23,24 @@ class ClockMode(StrEnum):
     VIRTUAL = "virtual"
 
 
+class SecurityProtocol(StrEnum):
+    """How Kafka is spoken to, as Kafka calls it."""
+
+    PLAINTEXT = "PLAINTEXT"
+    SSL = "SSL"
+    SASL_PLAINTEXT = "SASL_PLAINTEXT"
+    SASL_SSL = "SASL_SSL"
+
+
+class SaslMechanism(StrEnum):
+    """How a client says who it is, as Kafka calls it."""
+
+    PLAIN = "PLAIN"
+    SCRAM_SHA_256 = "SCRAM-SHA-256"
+    SCRAM_SHA_512 = "SCRAM-SHA-512"
+    OAUTHBEARER = "OAUTHBEARER"
+
+
 class DevStackSource(PydanticBaseSettingsSource):
     """Addresses of the stack that ``curfew dev start`` runs in this directory; its ports may be any free ones."""
 
@@ -51,6 +69,22 @@ class Settings(BaseSettings):
     bootstrap_servers: str = Field(default="127.0.0.1:9092", description="Kafka brokers, host:port, comma separated")
     schema_registry_url: str = Field(
         default="http://127.0.0.1:8081/apis/ccompat/v7", description="registry, speaking the Confluent API"
+    )
+    security_protocol: SecurityProtocol = Field(
+        default=SecurityProtocol.PLAINTEXT, description="PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL"
+    )
+    ssl_ca_file: Path | None = Field(default=None, description="PEM of who has signed the brokers' certificates")
+    ssl_certificate_file: Path | None = Field(default=None, description="PEM of our own certificate, for mutual TLS")
+    ssl_key_file: Path | None = Field(default=None, description="PEM of its key")
+    ssl_key_password: SecretStr | None = Field(default=None, description="password of that key")
+    sasl_mechanism: SaslMechanism | None = Field(
+        default=None, description="PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER"
+    )
+    sasl_username: str | None = Field(default=None, description="Kafka user")
+    sasl_password: SecretStr | None = Field(default=None, description="its password")
+    sasl_oauthbearer: dict[str, SecretStr] = Field(
+        default_factory=dict,
+        description='librdkafka\'s sasl.oauthbearer.*, e.g. {"method": "oidc", "client.id": "…", "client.secret": "…"}',
     )
     data_dir: Path = Field(default=Path(".curfew"), description="where stores, logs and the SQLite billing store live")
     database_url: SecretStr | None = Field(
@@ -111,7 +145,31 @@ class Settings(BaseSettings):
 
     def kafka(self, **extra: Any) -> dict[str, Any]:
         """librdkafka configuration that every client of ours starts from (one place for addresses and security)."""
-        return {"bootstrap.servers": self.bootstrap_servers, **extra}
+        return {"bootstrap.servers": self.bootstrap_servers, **self._security(), **extra}
+
+    def _security(self) -> dict[str, str]:
+        """What is set of it, under librdkafka's names; nothing for PLAINTEXT."""
+        if self.security_protocol is SecurityProtocol.PLAINTEXT:
+            return {}
+        found = {
+            "security.protocol": self.security_protocol.value,
+            "ssl.ca.location": self.ssl_ca_file,
+            "ssl.certificate.location": self.ssl_certificate_file,
+            "ssl.key.location": self.ssl_key_file,
+            "ssl.key.password": self.ssl_key_password,
+        }
+        if self.security_protocol in (SecurityProtocol.SASL_PLAINTEXT, SecurityProtocol.SASL_SSL):
+            found |= {
+                "sasl.mechanism": self.sasl_mechanism,
+                "sasl.username": self.sasl_username,
+                "sasl.password": self.sasl_password,
+                **{f"sasl.oauthbearer.{name}": value for name, value in self.sasl_oauthbearer.items()},
+            }
+        return {
+            name: value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+            for name, value in found.items()
+            if value is not None
+        }
 
     @classmethod
     def settings_customise_sources(

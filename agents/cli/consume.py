@@ -146,6 +146,8 @@ def _partitions(consumer: Consumer, topic: str) -> list[TopicPartition]:
         found = consumer.list_topics(topic, timeout=TIMEOUT_S).topics[topic]
     except KafkaException as error:
         raise Transient(f"no Kafka broker answers: {error.args[0].str()}; is bootstrap_servers right?") from error
+    if found.error is not None and found.error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+        raise KafkaException(found.error)
     if found.error is not None:
         _say_that_it_is_absent(consumer, topic)
     return [TopicPartition(topic, number) for number in found.partitions]

@@ -37,6 +37,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "watchdog": ("agents.cli.watchdog", "An independent eye on the deadlines, which tells people directly."),
     "canary": ("agents.cli.canary", "A real plan change every hour, measured end to end."),
     "dead-letters": ("agents.cli.dead_letters", "Records that could not be handled: look, and redrive."),
+    "acl": ("agents.cli.acl", "What each worker must be allowed to do in Kafka."),
     "produce": ("agents.cli.produce", "Write records from JSON lines."),
     "consume": ("agents.cli.consume", "Read records of a topic."),
     "receive": ("agents.cli.receive", "Receive webhooks on this machine, verify and print them."),

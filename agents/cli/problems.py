@@ -22,12 +22,19 @@ def _of_kafka(error: Exception) -> str:
 
     from streams.settings import Settings
 
+    forbidden = (
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+    )
     why = error.args[0]
     if not isinstance(why, KafkaError):
         return f"Kafka: {error}"
     remedy = f"is the broker at {Settings().bootstrap_servers} well? Then try again"
     if why.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION):
         remedy = "create the topics with `curfew topics apply`"
+    if why.code() in forbidden:
+        remedy = "this user needs the right to do it; `curfew acl` and `curfew queues acl` print what is needed"
     return f"Kafka: {why.str()}: {remedy}"
 
 

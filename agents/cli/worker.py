@@ -41,6 +41,7 @@ def worker(
     if name not in WORKERS:
         raise typer.BadParameter(choices.unknown("worker", name, WORKERS), param_hint="NAME")
     settings = Settings()
+    _admitted(settings)
     configure_logging(settings, app=name)
     raise typer.Exit(build(settings, name, instance=instance, health_port=health_port).run())
 
@@ -65,6 +66,7 @@ def clock(
     from streams.kafka.quiescence import Quiescence
 
     settings = Settings()
+    _admitted(settings)
     configure_logging(settings, app="clock")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -103,6 +105,15 @@ def clock(
             due.stop()
     finally:
         face.close()
+
+
+def _admitted(settings: Settings) -> None:
+    """A broker that is away is waited for; one that refuses us is told, since waiting does not help."""
+    from streams.core.errors import Misconfigured
+    from streams.kafka.admin import refusal
+
+    if why := refusal(settings.kafka()):
+        raise Misconfigured(why)
 
 
 def _instant(text: str) -> datetime:

@@ -88,11 +88,23 @@ class Broker:
     def cluster_id(self) -> str:
         return str(json.loads(self._identity.read_text("utf-8"))["cluster_id"])
 
-    def prepare(self, *, port: int, controller_port: int, overrides: Mapping[str, str]) -> None:
-        """Write the configuration and, once per directory, format the storage. StackError when that fails."""
-        listeners = f"PLAINTEXT://127.0.0.1:{port}"
+    def prepare(
+        self, *, port: int, controller_port: int, overrides: Mapping[str, str], more: Mapping[str, tuple[int, str]]
+    ) -> None:
+        """Write the configuration and, once per directory, format the storage. StackError when that fails.
+
+        ``more`` listeners: name → port and security protocol.
+        """
+        listeners = ",".join(
+            [f"PLAINTEXT://127.0.0.1:{port}", *(f"{name}://127.0.0.1:{number}" for name, (number, _) in more.items())]
+        )
+        protocols = [
+            PROPERTIES["listener.security.protocol.map"],
+            *(f"{name}:{kind}" for name, (_, kind) in more.items()),
+        ]
         properties = {
             **PROPERTIES,
+            "listener.security.protocol.map": ",".join(protocols),
             "controller.quorum.voters": f"1@127.0.0.1:{controller_port}",
             "listeners": f"{listeners},CONTROLLER://127.0.0.1:{controller_port}",
             "advertised.listeners": listeners,

@@ -64,6 +64,7 @@ class StackConfig:
     stop_grace_seconds: float = 20.0
     lock_wait_seconds: float = 10.0  # kill -9 of an owner takes its Java along, but not within the same instant
     kafka_properties: Mapping[str, str] = field(default_factory=dict)
+    kafka_listeners: Mapping[str, tuple[int, str]] = field(default_factory=dict)  # more: name → port, protocol
     train_into: Path | None = None  # see faststart.py: the processes write their caches there when they stop
 
 
@@ -207,7 +208,12 @@ class Stack:
         assert self._broker is not None
         assert self._lock is not None
         config = self.config
-        self._broker.prepare(port=self._kafka_port, controller_port=free_port(), overrides=config.kafka_properties)
+        self._broker.prepare(
+            port=self._kafka_port,
+            controller_port=free_port(),
+            overrides=config.kafka_properties,
+            more=config.kafka_listeners,
+        )
         self._kafka = self._broker.start(config.kafka_heap_mib, [self._lock], config.train_into)
         self._wait("Kafka", self._kafka, self._kafka_port, self._broker.answers, self._broker.log)
 

@@ -27,6 +27,7 @@ REQUEST_TIMEOUT_S = 15.0  # a first connection to a broker that just started tak
 VISIBLE_TIMEOUT_S = 15.0  # a topic just made is not at once in every broker's metadata
 LEADER_TIMEOUT_S = 30.0  # a partition just made gets its leader in a moment, on a busy machine in some seconds
 CONNECT_TIMEOUT_S = 5.0  # a host that does not answer at all; one that refuses says so at once
+ADMISSION_TIMEOUT_S = 10.0  # a broker that is busy may need some seconds for TLS and SCRAM
 LOOK_EVERY_S = 0.05
 #: A partition that is on its way to a leader; some of these are not retriable in the client's eyes.
 MOVING = (
@@ -108,11 +109,45 @@ def answering(config: dict[str, Any]) -> dict[str, Any]:
         except (OSError, ValueError) as error:
             refused.append(f"{server}: {getattr(error, 'strerror', None) or error}")
         else:
+            if why := refusal(config):
+                raise Misconfigured(why)
             return quiet(config)
     raise Transient(
         f"no Kafka broker answers at {'; '.join(refused) or 'no address'}. Start it (a local one with `curfew dev "
         "start`), or correct the setting bootstrap_servers (CURFEW_BOOTSTRAP_SERVERS, --bootstrap-servers)"
     )
+
+
+def refusal(config: dict[str, Any]) -> str | None:
+    """Why a broker that listens does not let us in; None when it does, when nothing is secured, or nobody answers.
+
+    The client itself tries a wrong password again for ever, and says only that nobody has answered.
+    """
+    if "security.protocol" not in config:
+        return None
+    heard: list[KafkaError] = []
+    listening: dict[str, Any] = {**config, "error_cb": heard.append, "log_level": 0}
+    client = AdminClient(listening)
+    end = time.monotonic() + ADMISSION_TIMEOUT_S
+    while time.monotonic() < end:
+        try:
+            client.list_topics(timeout=1.0)
+            return None
+        except KafkaException as error:
+            heard.append(error.args[0])
+        client.poll(0)  # tells what the connections have met
+        for one in heard:
+            if one.code() == KafkaError._AUTHENTICATION:
+                return (
+                    f"Kafka at {config['bootstrap.servers']} refuses user {config.get('sasl.username', '')!r}: wrong "
+                    "user or password. Correct sasl_username and sasl_password (CURFEW_SASL_PASSWORD), sasl_mechanism"
+                )
+            if one.code() == KafkaError._SSL:
+                return (
+                    f"no TLS with Kafka at {config['bootstrap.servers']}: {one.str()[:200]}. Correct "
+                    "security_protocol, ssl_ca_file (CURFEW_SSL_CA_FILE) or the name in bootstrap_servers"
+                )
+    return None
 
 
 def require_topics(admin: AdminClient, topics: Collection[str]) -> None:
