@@ -237,6 +237,7 @@ class Canary:
         health = Health(
             health_port,
             lambda: (time.monotonic() - self._alive_at < ALIVE_S, self.report()),
+            host=self._settings.health_host,
             metrics=self.metrics,
         )
         await health.start()

@@ -130,7 +130,13 @@ class Monitor:
         if self._options.burrow:
             servers = self._settings.bootstrap_servers
             routes |= BurrowView(self._options.cluster_name, servers, lambda: self.last).routes
-        health = Health(self._options.port, self.report, metrics=self.metrics, routes=routes)
+        health = Health(
+            self._options.port,
+            self.report,
+            host=self._settings.health_host,
+            metrics=self.metrics,
+            routes=routes,
+        )
         await health.start()
         state = self._settings.data_dir / STATE_FILE
         url = f"http://127.0.0.1:{health.port}"

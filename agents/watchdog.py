@@ -242,7 +242,7 @@ class Watchdog:
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        health = Health(health_port, self.report, metrics=lambda: self._metrics)
+        health = Health(health_port, self.report, host=self._settings.health_host, metrics=lambda: self._metrics)
         await health.start()
         log.info("watchdog.started", channels=["log", *self.notifier.channels], clock=self._settings.clock.value)
         try:

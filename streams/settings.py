@@ -133,6 +133,10 @@ class Settings(BaseSettings):
     board_token: SecretStr | None = Field(
         default=None, description="who gives it to the board may act there; default nobody: the board is read-only"
     )
+    health_host: str = Field(
+        default="127.0.0.1",
+        description="address that /health and /metrics listen on; in a container 0.0.0.0, or Prometheus cannot come in",
+    )
     log_level: str = Field(default="info", description="debug, info, warning or error")
     log_format: str = Field(default="console", description="console or json")
 

@@ -1,4 +1,4 @@
-"""A tiny HTTP endpoint on loopback: is this process alive, what did it do, and its metrics."""
+"""A tiny HTTP endpoint, on loopback unless told otherwise: is this process alive, what did it do, and its metrics."""
 
 from __future__ import annotations
 
@@ -24,10 +24,12 @@ class Health:
         port: int | None,
         report: Callable[[], tuple[bool, dict[str, Any]]],
         *,
+        host: str = "127.0.0.1",
         metrics: Callable[[], str] | None = None,
         routes: Mapping[str, Route] | None = None,
     ) -> None:
         self.port = port
+        self._host = host
         self._report = report
         self._metrics = metrics
         self._routes = dict(routes or {})
@@ -44,7 +46,7 @@ class Health:
             app.router.add_get(path, route)
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", self.port).start()
+        await web.TCPSite(self._runner, self._host, self.port).start()
         self.port = int(self._runner.addresses[0][1])
 
     async def stop(self) -> None:

@@ -269,7 +269,7 @@ class Runtime:
         )
         self._done = asyncio.Event()
         self.directory.mkdir(parents=True, exist_ok=True)  # Faust makes only the last part of the path
-        health = Health(self._health_port, self.health, metrics=self.metrics)
+        health = Health(self._health_port, self.health, host=self.settings.health_host, metrics=self.metrics)
         await health.start()
         await self._faust.start()
         committer = loop.create_task(self._guarded(self._commit_loop))
