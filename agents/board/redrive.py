@@ -6,8 +6,9 @@ What was added when the record was put aside is taken away again, and what is ad
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 
 from confluent_kafka import KafkaException, Message, Producer
@@ -27,13 +28,12 @@ COUNT: Final = "replay-count"
 MOST: Final = 500
 DELIVERED_WITHIN_S: Final = 20.0
 PREFIX: Final = dead_letters.topic("")
-_ADDED: Final = (dead_letters.CONNECT, dead_letters.SPRING, "curfew-", FROM, COUNT)
+#: Removed besides: a trace that has ended would be continued days later by the record that is sent again.
+_ADDED: Final = (dead_letters.CONNECT, dead_letters.SPRING, "curfew-", FROM, COUNT, "traceparent", "tracestate")
 #: librdkafka's "by the key".
 PARTITION_UA: Final = -1
 #: A record that comes to a queue again is known there, and not sent again: its unit has ended.
-_OTHER_WAY: Final = {
-    "delivery": "a delivery that has ended is not begun again by its queue",
-}
+_OTHER_WAY: Final = {"delivery": "a delivery that has ended is not begun again by its queue"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,11 +75,15 @@ def plan(settings: Settings, codec: Codec, places: Iterable[str]) -> list[Step]:
             span = scanner.spans(topic).get(partition)
             if span is None or not span.start <= offset < span.end:
                 continue
-            found += [
-                _step(message, codec, manifest, scanner)
-                for message in scanner.read(topic, {partition: Span(offset, offset + 1)})
-            ]
+            messages = scanner.read(topic, {partition: Span(offset, offset + 1)})
+            found += steps(list(messages), codec, manifest, scanner)
     return found
+
+
+def steps(messages: Iterable[Message], codec: Codec, manifest: Manifest, scanner: Scanner) -> list[Step]:
+    """What would be done with each of these letters; Kafka is asked once for each topic. Raises Transient."""
+    exists = cache(lambda topic: _exists(scanner, topic))
+    return [_step(message, codec, manifest, exists) for message in messages]
 
 
 def send(settings: Settings, steps: Sequence[Step]) -> int:
@@ -111,7 +115,7 @@ def send(settings: Settings, steps: Sequence[Step]) -> int:
     return len(wanted)
 
 
-def _step(message: Message, codec: Codec, manifest: Manifest, scanner: Scanner) -> Step:
+def _step(message: Message, codec: Codec, manifest: Manifest, exists: Callable[[str], bool]) -> Step:
     app = (message.topic() or "").removeprefix(PREFIX)
     pairs: Any = message.headers() or []
     headers: Mapping[str, bytes] = {name: bytes(text or b"") for name, text in pairs}
@@ -130,17 +134,17 @@ def _step(message: Message, codec: Codec, manifest: Manifest, scanner: Scanner) 
         key=key,
         value=value,
         headers=(*kept, (FROM, place.encode()), (COUNT, str(count).encode())),
-        refused=_refusal(app, topic, headers, scanner),
+        refused=_refusal(app, topic, headers, exists),
         doubt=_doubt(topic, value, codec, manifest),
     )
 
 
-def _refusal(app: str, topic: str, headers: Mapping[str, bytes], scanner: Scanner) -> str | None:
+def _refusal(app: str, topic: str, headers: Mapping[str, bytes], exists: Callable[[str], bool]) -> str | None:
     if app in _OTHER_WAY:
         return _OTHER_WAY[app]
     if "curfew-truncated" in headers:
         return "the letter was cut, since the record was too large; the original lies where its headers say"
-    if not topic or not _exists(scanner, topic):
+    if not topic or not exists(topic):
         return f"there is no topic {topic or 'in its headers'} any more"
     return None
 
