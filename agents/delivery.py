@@ -16,7 +16,7 @@ from streams.codec import Codec
 from streams.core.clock import Tick
 from streams.core.delivery.desk import Book, Bury, Desk, Disable, Effect, Incoming, Send
 from streams.core.delivery.index import Index, rebuild
-from streams.core.delivery.messages import Attempt, Header, Result
+from streams.core.delivery.messages import Attempt, Header, Reopen, Result
 from streams.core.delivery.units import Unit
 from streams.core.errors import Poison, Transient
 from streams.core.events import Event
@@ -31,6 +31,7 @@ from streams.ports import Clock
 ATTEMPTS: Final = "delivery.attempts"
 RESULTS: Final = "delivery.results"
 TICKS: Final = "delivery.ticks"
+REOPENS: Final = "delivery.reopens"
 SUBSCRIPTION: Final = "subscription"
 #: The shortest wait of the default schedule is 5 s; a second of lateness is nothing to it.
 TICK_S: Final = 1.0
@@ -81,6 +82,7 @@ def attach(runtime: Runtime, ports: Ports) -> None:
         following=lambda: _topics(ports.queues.known_now()),
     )
     runtime.agent("results", topics=[RESULTS], handler=delivery.results)
+    runtime.agent("reopens", topics=[REOPENS], handler=delivery.reopens)
     runtime.agent("retries", topics=[TICKS], handler=delivery.retries)
     runtime.background(lambda: _tick(runtime, ports))
 
@@ -115,6 +117,7 @@ class Delivery:
         self._book = LiveBook(ports.catalogue)
         self._event = ports.codec.decoder(Event)
         self._result = ports.codec.decoder(Result)
+        self._reopen = ports.codec.decoder(Reopen)
         self._attempt = ports.codec.encoder(ATTEMPTS, Attempt)
 
     def open(self, batch: Batch) -> None:
@@ -156,6 +159,20 @@ class Delivery:
                 batch.dead_letter(record, error)
                 continue
             for effect in desk.settle(result):
+                self._act(batch, effect)
+
+    def reopens(self, batch: Batch) -> None:
+        """Dead letters that a person has sent back."""
+        desk = self._desk(batch)
+        for record in batch.records:
+            try:
+                wanted = self._reopen(record.value)
+                if wanted.queue_partition != batch.partition:
+                    raise Poison("wrong_partition", f"the unit is in partition {wanted.queue_partition}")
+            except Poison as error:
+                batch.dead_letter(record, error)
+                continue
+            for effect in desk.reopen(wanted):
                 self._act(batch, effect)
 
     def retries(self, batch: Batch) -> Iterator[None]:
@@ -207,6 +224,8 @@ def dead_letter(unit: Unit, partition: int, reason: str, detail: str, app: str) 
         "curfew-unit-id": unit.unit_id,
         "curfew-subscription-id": unit.subscription_id,
         "curfew-subscription": unit.subscription,
+        "curfew-recipient": unit.recipient,
+        "curfew-lane": unit.lane or "",
         "curfew-attempts": str(unit.attempts),
         "curfew-status": "" if unit.last_status is None else str(unit.last_status),
         "curfew-response": unit.last_body or "",

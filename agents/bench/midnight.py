@@ -210,7 +210,9 @@ class Midnight:
             "phases_s": {name: round(took, 1) for name, took in self.phases.items()},
         }
         bad = ("missed", "late", "lost", "not_released", "dead_letters")
-        result["holds"] = not any(result[name] for name in bad) and set(result["counts"].values()) == {changes}
+        # Told twice is allowed (at least once, under the same id); told to nobody is not.
+        result["repeated"] = {name: count - changes for name, count in result["counts"].items() if count > changes}
+        result["holds"] = not any(result[name] for name in bad) and min(result["counts"].values()) >= changes
         if completed.count:
             result["changes_per_second"]["drain"] = round(changes / (completed.last - began_ms) * 1000, 1)
         return result

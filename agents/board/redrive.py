@@ -13,8 +13,12 @@ from typing import Any, Final
 
 from confluent_kafka import KafkaException, Message, Producer
 
+from agents.delivery import REOPENS
 from streams.codec import Codec
+from streams.core.delivery import hops
+from streams.core.delivery.messages import Header, Reopen
 from streams.core.errors import Poison, Transient
+from streams.core.events import Event
 from streams.kafka import dead_letters
 from streams.kafka.admin import answering
 from streams.kafka.manifest import Manifest
@@ -32,8 +36,9 @@ PREFIX: Final = dead_letters.topic("")
 _ADDED: Final = (dead_letters.CONNECT, dead_letters.SPRING, "curfew-", FROM, COUNT, "traceparent", "tracestate")
 #: librdkafka's "by the key".
 PARTITION_UA: Final = -1
-#: A record that comes to a queue again is known there, and not sent again: its unit has ended.
-_OTHER_WAY: Final = {"delivery": "a delivery that has ended is not begun again by its queue"}
+#: What the loop guard has counted stays: a redrive is no way around it.
+_KEPT: Final = (hops.HOPS, hops.PATH)
+UNIT: Final = "curfew-unit-id"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +121,6 @@ def send(settings: Settings, steps: Sequence[Step]) -> int:
 
 
 def _step(message: Message, codec: Codec, manifest: Manifest, exists: Callable[[str], bool]) -> Step:
-    app = (message.topic() or "").removeprefix(PREFIX)
     pairs: Any = message.headers() or []
     headers: Mapping[str, bytes] = {name: bytes(text or b"") for name, text in pairs}
     key, value = message.key(), message.value()
@@ -126,7 +130,9 @@ def _step(message: Message, codec: Codec, manifest: Manifest, exists: Callable[[
     place = f"{message.topic()}/{message.partition()}/{message.offset()}"
     before = headers.get(COUNT, b"")
     count = (int(before) if before.isdigit() else 0) + 1
-    kept = tuple((name, text) for name, text in pairs if not name.startswith(_ADDED))
+    kept = tuple((name, text) for name, text in pairs if name in _KEPT or not name.startswith(_ADDED))
+    if UNIT in headers:
+        return _reopened(place, headers, kept, key, value, codec, count)
     return Step(
         place=place,
         topic=topic,
@@ -134,14 +140,70 @@ def _step(message: Message, codec: Codec, manifest: Manifest, exists: Callable[[
         key=key,
         value=value,
         headers=(*kept, (FROM, place.encode()), (COUNT, str(count).encode())),
-        refused=_refusal(app, topic, headers, exists),
+        refused=_refusal(topic, headers, exists),
         doubt=_doubt(topic, value, codec, manifest),
     )
 
 
-def _refusal(app: str, topic: str, headers: Mapping[str, bytes], exists: Callable[[str], bool]) -> str | None:
-    if app in _OTHER_WAY:
-        return _OTHER_WAY[app]
+def _reopened(
+    place: str,
+    headers: Mapping[str, bytes],
+    kept: tuple[tuple[str, bytes | None], ...],
+    key: bytes | None,
+    value: bytes | None,
+    codec: Codec,
+    count: int,
+) -> Step:
+    """A delivery is not sent to its queue again, where all subscriptions would hear of it, but begun again."""
+    refused, command, partition = None, None, 0
+    try:
+        reopen = reopening(headers, kept, key, value, codec)
+        command, partition = codec.encode(REOPENS, reopen), reopen.queue_partition
+    except Poison as error:
+        refused = error.detail
+    return Step(
+        place=place,
+        topic=REOPENS,
+        partition=partition,
+        key=None,
+        value=command,
+        headers=((FROM, place.encode()), (COUNT, str(count).encode())),
+        refused=refused,
+    )
+
+
+def reopening(
+    headers: Mapping[str, bytes],
+    kept: Iterable[tuple[str, bytes | None]],
+    key: bytes | None,
+    value: bytes | None,
+    codec: Codec,
+) -> Reopen:
+    """The command that begins a dead delivery again; raises Poison for one that can never be delivered."""
+
+    def text(name: str) -> str:
+        return headers.get(name, b"").decode("utf-8", "replace")
+
+    if "curfew-truncated" in headers or value is None:
+        raise Poison("too_large", "the letter was cut, since the event was too large; it can never be delivered")
+    return Reopen(
+        unit_id=text(UNIT),
+        subscription_id=text("curfew-subscription-id"),
+        subscription=text("curfew-subscription"),
+        recipient=text("curfew-recipient"),
+        queue=text(f"{dead_letters.CONNECT}topic").removeprefix("queue."),
+        queue_partition=int(text(f"{dead_letters.CONNECT}partition")),
+        queue_offset=int(text(f"{dead_letters.CONNECT}offset")),
+        event_id=codec.decode(value, Event).event_id,
+        lane=text("curfew-lane") or None,
+        attempts=int(text("curfew-attempts") or 0),
+        key=key,
+        value=value,
+        headers=tuple(Header(name=name, value=content or b"") for name, content in kept),
+    )
+
+
+def _refusal(topic: str, headers: Mapping[str, bytes], exists: Callable[[str], bool]) -> str | None:
     if "curfew-truncated" in headers:
         return "the letter was cut, since the record was too large; the original lies where its headers say"
     if not topic or not exists(topic):

@@ -10,10 +10,11 @@ from typing import Any
 
 from agents import calculations
 from agents.calculation_pool import CalculationPool
-from agents.delivery import ATTEMPTS, RESULTS, TICKS, Delivery
+from agents.delivery import ATTEMPTS, REOPENS, RESULTS, TICKS, Delivery
 from agents.dispatch import Dispatcher
 from streams.codec import Codec, LocalIds, LocalSchemas
 from streams.core.delivery.messages import Attempt, Result, Verdict
+from streams.core.delivery.units import Done, Table
 from streams.core.events import Audience, Event
 from streams.core.ids import event_id
 from streams.core.subscriptions import Forward, Ordering, Subscription, Webhook, succeed
@@ -262,9 +263,17 @@ class Plant:
     def rows(self, prefix: str) -> dict[str, bytes]:
         return {key.decode(): value for key, value in self.store.scan(prefix.encode())}
 
+    def done(self, unit_id: str) -> Done:
+        """What is left of a finished unit."""
+        found = Table(Overlay(self.store)).done(unit_id)
+        assert found is not None, f"{unit_id} is not finished"
+        return found
+
     def _handler(self, topic: str) -> Handler:
         if topic == RESULTS:
             return self.delivery.results
+        if topic == REOPENS:
+            return self.delivery.reopens
         return self.delivery.retries if topic == TICKS else self.delivery.intake
 
     def _batch(self, topic: str, records: list[Record], store: MemoryStore | None = None) -> Batch:

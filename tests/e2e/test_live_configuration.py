@@ -160,7 +160,42 @@ def test_a_mail_subscription_that_is_applied_while_all_runs_sends_to_each_recipi
     assert line["delivered"] % 2 == 0
 
 
-def ledger(application: Application, name: str) -> dict[str, Any]:
-    lines = json.loads(application.run("ledger", "-f", "json").stdout)
-    found: dict[str, Any] = next(one for one in lines if one["subscription"] == name)
+def test_a_dead_delivery_is_redriven_by_a_person_and_begins_again(
+    application: Application, mailbox: MailServer, tmp_path: Path
+) -> None:
+    """A mail server that refused is repaired: a dry run, then the mail arrives; a second redrive finds nothing."""
+    file = tmp_path / "mail.toml"
+    file.write_text(MAIL.replace("status-mail", "refused-mail").replace("ops@", "night@"))
+    application.run("subscriptions", "apply", str(file))
+    customer = Customer(application, "mail-2")
+    which = ("dead-letters", "redrive", "--app", "delivery", "--subscription", "refused-mail")
+
+    def dead() -> bool:
+        customer.change()
+        return any(one["subscription"] == "refused-mail" and one["dead"] for one in lines(application))
+
+    mailbox.answer = "550 closed for tonight"
+    wait_until(dead, "a mail is dead")
+    mailbox.answer = ""
+    application.settle()
+    before = ledger(application, "refused-mail")
+    dry = application.run(*which, "--dry-run").stderr
+    application.run(*which, "--yes")
+    wait_until(lambda: ledger(application, "refused-mail")["dead"] == 0, "the dead have risen")
+    wait_until(lambda: ledger(application, "refused-mail")["pending"] == 0, "and are delivered")
+    again = application.run(*which, "--dry-run").stderr
+
+    assert f"{before['dead']} of {before['dead']} would be sent back" in dry
+    assert "0 of 0 would be sent back" in again
+    after = ledger(application, "refused-mail")
+    assert (after["difference"], after["delivered"]) == (0, before["delivered"] + before["dead"])
+    assert any("To: night@example.com" in mail for mail in mailbox.mails)
+
+
+def lines(application: Application) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(application.run("ledger", "-f", "json").stdout)
     return found
+
+
+def ledger(application: Application, name: str) -> dict[str, Any]:
+    return next(one for one in lines(application) if one["subscription"] == name)

@@ -19,7 +19,7 @@ from typing import Final, TypeAlias
 
 from streams.core.delivery import hops, units
 from streams.core.delivery.index import Index
-from streams.core.delivery.messages import Attempt, Header, Result, Verdict, attempt_id
+from streams.core.delivery.messages import Attempt, Header, Reopen, Result, Verdict, attempt_id
 from streams.core.delivery.recipients import refusal, unit_ids
 from streams.core.delivery.retries import next_delay_ms
 from streams.core.delivery.units import Activation, Disabled, Done, Parked, Span, State, Table, Unit
@@ -264,7 +264,9 @@ class Desk:
         if gone:
             yield from self._disable(unit, result)
         delay_ms = (
-            next_delay_ms(subscription.schedule_s, unit.attempts, result.attempt_id, result.retry_after_s)
+            next_delay_ms(
+                subscription.schedule_s, unit.attempts - unit.begun_before, result.attempt_id, result.retry_after_s
+            )
             if subscription is not None
             else 0
         )
@@ -287,6 +289,52 @@ class Desk:
         self._table.put(units.unit_key(unit.unit_id), pending)
         self._index.flying(unit.subscription_id).discard(unit.unit_id)
         self._index.wait(pending, self._now_ms)
+
+    # Redrive
+
+    def reopen(self, wanted: Reopen) -> Iterator[Effect]:
+        """Begin a unit that was given up again, at its place in its key, with the whole policy before it.
+
+        What is open, or was delivered, stays as it is, so the same command twice begins it once. A subscription that
+        is no more gets nothing: its letter stays where it is.
+        """
+        subscription = self._book.by_id.get(wanted.subscription_id)
+        done = self._table.done(wanted.unit_id)
+        if subscription is None or self._table.unit(wanted.unit_id) is not None:
+            return
+        if done is not None and done.state is not State.DEAD:
+            return
+        attempts = max(wanted.attempts, 0 if done is None else done.attempts)
+        unit = Unit(
+            unit_id=wanted.unit_id,
+            subscription_id=wanted.subscription_id,
+            subscription=wanted.subscription,
+            recipient=wanted.recipient,
+            queue=wanted.queue,
+            offset=wanted.queue_offset,
+            event_id=wanted.event_id,
+            lane=wanted.lane if subscription.ordering is Ordering.IN_ORDER else None,
+            state=State.PENDING,
+            attempts=attempts,
+            begun_before=attempts,
+            due_ms=self._now_ms,
+            accepted_ms=self._now_ms,
+            key=wanted.key,
+            value=wanted.value,
+            headers=wanted.headers,
+        )
+        self._table.delete(units.done_key(unit.unit_id))
+        self._table.put(units.unit_key(unit.unit_id), unit)
+        self._index.join(unit)
+        if unit.lane is not None:
+            lane = (unit.subscription_id, unit.lane)
+            parked = self._table.parked(*lane)
+            if parked is not None and parked.unit_id == unit.unit_id:
+                self._table.delete(units.lane_key(*lane))
+                self._index.parked.discard(lane)
+        if self._is_head(unit):
+            self._index.wait(unit, self._now_ms)
+            yield from self._advance(unit.subscription_id)
 
     # Ticks
 

@@ -84,6 +84,29 @@ class Result:
     finished_at: datetime
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reopen:
+    """Begin a unit again that was given up: its dead letter as a command to the delivery worker.
+
+    ``attempts`` were made before; they are not counted against the policy any more, but no attempt has their numbers.
+    ``key``, ``value`` and ``headers`` are the queue record's own.
+    """
+
+    unit_id: str
+    subscription_id: str
+    subscription: str
+    recipient: str
+    queue: str
+    queue_partition: int
+    queue_offset: int
+    event_id: str
+    lane: str | None
+    attempts: int
+    key: bytes | None
+    value: bytes
+    headers: tuple[Header, ...]
+
+
 def attempt_id(unit_id: str, number: int) -> str:
     """Derived from the unit and the number, so that a replay asks for the same attempt."""
     return ids.derive("attempt", unit_id, str(number))

@@ -47,8 +47,9 @@ class State(StrEnum):
 class Unit:
     """One event for one recipient of one subscription, not finished yet.
 
-    ``attempts`` counts those that were begun. ``lane`` is the ordering key when the unit waits for earlier ones of its
-    key, None when it does not. ``due_ms`` is when the next attempt may begin.
+    ``attempts`` counts those that were begun, ``begun_before`` those of them before it was redriven. ``lane`` is the
+    ordering key when the unit waits for earlier ones of its key, None when it does not. ``due_ms`` is when the next
+    attempt may begin.
     """
 
     unit_id: str
@@ -63,6 +64,7 @@ class Unit:
     attempts: int
     due_ms: int
     accepted_ms: int
+    begun_before: int = 0
     last_status: int | None = None
     last_reason: str | None = None
     last_body: str | None = None
