@@ -1,7 +1,7 @@
 """The one gate before the endpoint of a subscription: rate, concurrency, breaker. Belongs to one event loop.
 
 All attempts of a subscription are in one partition, so exactly one worker has its gate, and the bounds are exact
-however many workers there are (docs/adr/0020).
+however many workers there are (docs/adr/0018).
 """
 
 from __future__ import annotations

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from datetime import UTC, datetime
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,7 +31,7 @@ from streams.core.events import Event, text
 from streams.core.ids import derive, instant_text
 from streams.core.subscription_filter import exact_types
 from streams.core.subscription_rules import Known
-from streams.core.subscriptions import Subscription
+from streams.core.subscriptions import Subscription, succeed
 from streams.filters import CelLanguage
 from streams.kafka import admin as kafka_admin
 from streams.kafka.manifest import Manifest, managed
@@ -45,6 +47,14 @@ app = typer.Typer(
 )
 
 
+#: A receiver changes over within a day; Standard Webhooks advises a grace like that.
+OVERLAP_H = 24.0
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", autocompletion=completion.subscriptions)]
+SkipSecretsOption = Annotated[
+    bool, typer.Option("--skip-secrets", help="Do not look secrets up: only the workers' machines have them.")
+]
+
+
 class _WallClock:
     def now(self) -> datetime:
         return datetime.now(UTC)
@@ -54,9 +64,7 @@ class _WallClock:
 def apply(
     file: Annotated[Path, typer.Argument(help="TOML, see docs/examples/subscriptions.toml")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and compare, change nothing.")] = False,
-    skip_secrets: Annotated[
-        bool, typer.Option("--skip-secrets", help="Do not look secrets up: only the workers' machines have them.")
-    ] = False,
+    skip_secrets: SkipSecretsOption = False,
     skip_templates: Annotated[
         bool, typer.Option("--skip-templates", help="Do not look at templates: only the workers' machines have them.")
     ] = False,
@@ -92,8 +100,7 @@ def apply(
             return f"{error} (--skip-secrets if only the workers have it)"
         return None
 
-    now = datetime.now(UTC)
-    now = now.replace(microsecond=now.microsecond // 1000 * 1000)  # what an Avro timestamp keeps
+    now = _now()
     try:
         wanted = read_subscriptions(file, known, existing, now, secret_problem)
     except Misconfigured as error:
@@ -126,6 +133,87 @@ def show_one(name: Annotated[str, typer.Argument(metavar="NAME", autocompletion=
     Example: curfew subscriptions show crm
     """
     typer.echo(json.dumps(msgspec.to_builtins(_one(name)), indent=2))
+
+
+@app.command()
+def pause(name: NameArgument, by: ByOption = None) -> None:
+    """Stop attempts; events are accepted and wait, up to the subscription's max_age_s.
+
+    Example: curfew subscriptions pause crm
+    """
+    _change(name, by, lambda live: replace(live, paused=True), "paused; its events wait")
+
+
+@app.command()
+def resume(name: NameArgument, by: ByOption = None) -> None:
+    """Let attempts go on: of a paused subscription, or of one whose endpoint was disabled (410, or days of failures).
+
+    Example: curfew subscriptions resume crm
+    """
+    _change(name, by, lambda live: replace(live, paused=False, active=True), "resumed", anew=True)
+
+
+@app.command("rotate-secret")
+def rotate_secret(
+    name: NameArgument,
+    secret_ref: Annotated[str, typer.Argument(help="the new one, env:NAME or file:PATH")],
+    overlap_hours: Annotated[
+        float, typer.Option(min=0.0, max=720.0, help="for so long requests carry a signature of the former secret too")
+    ] = OVERLAP_H,
+    skip_secrets: SkipSecretsOption = False,
+    by: ByOption = None,
+) -> None:
+    """Sign with another secret; for a day both verify, so that the receiver can change over in its own time.
+
+    The workers need the new secret before. Every attempt is signed anew, retries too.
+
+    Example: curfew subscriptions rotate-secret crm env:CURFEW_SECRET_CRM_2
+    """
+    now = _now()
+
+    def rotated(live: Subscription) -> Subscription:
+        webhook = live.webhook
+        if webhook is None:
+            choices.refuse(f"{name} sends no webhooks, so it has no secret")
+        if webhook.secret_ref == secret_ref:
+            choices.refuse(f"{secret_ref} is the present secret of {name} already; name the new one")
+        changed = replace(
+            webhook,
+            secret_ref=secret_ref,
+            previous_secret_ref=webhook.secret_ref,
+            previous_until=now + timedelta(hours=overlap_hours),
+        )
+        return replace(live, webhook=changed)
+
+    if not skip_secrets:
+        try:
+            _secrets(Settings()).resolve(secret_ref)
+        except SecretError as error:
+            choices.refuse(f"{error} (--skip-secrets if only the workers have it)")
+    until = f"{now + timedelta(hours=overlap_hours):%Y-%m-%d %H:%M} UTC"
+    _change(name, by, rotated, f"signs with {secret_ref}, and until {until} with the former secret too")
+
+
+def _change(
+    name: str, by: str | None, change: Callable[[Subscription], Subscription], said: str, *, anew: bool = False
+) -> None:
+    """Save a changed subscription as its next version; with ``anew`` also if nothing else differs."""
+    settings = Settings()
+    codec = Codec(Registry(settings.schema_registry_url))
+    live = _one(name)
+    after = succeed(live, change(live))
+    if after is live and anew:
+        after = replace(live, version=live.version + 1)
+    if after is live:
+        note(f"{name}: unchanged")
+        return
+    save(settings, codec, TOPIC, "subscription", {name: live}, {name: after}, by)
+    note(f"{name}: {said} (version {after.version})")
+
+
+def _now() -> datetime:
+    now = datetime.now(UTC)
+    return now.replace(microsecond=now.microsecond // 1000 * 1000)  # what an Avro timestamp keeps
 
 
 @app.command("history")

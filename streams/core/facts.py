@@ -12,6 +12,14 @@ from streams.core.graph import GRAPH
 
 #: Fact → name of its type, for facts that are no fields of their event's object.
 FACT_TYPES: Mapping[str, str] = {
+    "version": "long",
+    "reason": "string",
+    "percent": "long",
+    "failures": "long",
+    "failing_since": "instant",
+    "status": "long",
+    "success_percent": "long",
+    "name": "string",
     "from": "string",
     "to": "string",
     "start_missing": "boolean",

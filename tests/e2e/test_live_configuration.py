@@ -192,6 +192,50 @@ def test_a_dead_delivery_is_redriven_by_a_person_and_begins_again(
     assert any("To: night@example.com" in mail for mail in mailbox.mails)
 
 
+HOOK = """
+[[subscription]]
+name = "hook"
+queue = "customer-events"
+event_types = ["bill_run.started"]
+[subscription.webhook]
+url = "http://127.0.0.1:1/"
+secret_ref = "env:CURFEW_SECRET_TEST"
+"""
+
+
+def test_a_subscription_is_paused_resumed_and_its_secret_rotated_on_record(
+    application: Application, tmp_path: Path
+) -> None:
+    """Each is a new version; a resume is one even if it was not paused, since it enables a disabled endpoint again."""
+    file = tmp_path / "hook.toml"
+    file.write_text(HOOK)
+    application.run("subscriptions", "apply", str(file))
+
+    def shown() -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(application.run("subscriptions", "show", "hook").stdout)
+        return found
+
+    application.run("subscriptions", "pause", "hook", "--by", "ana")
+    paused = shown()
+    application.run("subscriptions", "resume", "hook")
+    application.run("subscriptions", "resume", "hook")
+    resumed = shown()
+    application.run("subscriptions", "rotate-secret", "hook", "env:CURFEW_SECRET_NEXT", code=2)
+    application.run("subscriptions", "rotate-secret", "hook", "env:CURFEW_SECRET_NEXT", "--skip-secrets")
+    rotated = shown()
+    unknown = application.run("subscriptions", "pause", "hok", code=2).stderr
+    entries = json.loads(application.run("subscriptions", "history", "hook", "-f", "json").stdout)
+
+    assert (paused["paused"], paused["version"]) == (True, 2)
+    assert (resumed["paused"], resumed["version"]) == (False, 4)
+    webhook = rotated["webhook"]
+    assert webhook["secret_ref"] == "env:CURFEW_SECRET_NEXT"
+    assert webhook["previous_secret_ref"] == "env:CURFEW_SECRET_TEST"
+    assert webhook["previous_until"] is not None
+    assert "hook" in unknown
+    assert [one["by"] for one in entries][1] == "ana"
+
+
 def lines(application: Application) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = json.loads(application.run("ledger", "-f", "json").stdout)
     return found
