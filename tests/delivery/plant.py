@@ -240,8 +240,8 @@ class Plant:
     def restart_dispatcher(self, sender: WebhookSender) -> None:
         """As after its end: only its rows are left."""
         mailer = EmailSender(server=None, sender="curfew@localhost", templates=Templates(None), clock=self.clock)
-        pool = CalculationPool(self.calculations, calculations.load(self.calculations))
-        self.dispatcher = Dispatcher(self.ports, sender, mailer, pool)
+        self.pool = CalculationPool(self.calculations, calculations.load(self.calculations))
+        self.dispatcher = Dispatcher(self.ports, sender, mailer, self.pool)
         self.dispatcher.open(self._batch(ATTEMPTS, [], self.rows_made))
 
     async def run(self, attempts: list[Attempt]) -> None:

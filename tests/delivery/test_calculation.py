@@ -112,7 +112,14 @@ def plant(one: Subscription) -> Plant:
 
 def calculated(made: Plant, *events: Event, **how: Any) -> list[Finding]:
     """What leaves for the events worker because of these events."""
-    asyncio.run(made.run(made.attempts(made.feed(*events, **how))))
+
+    async def run() -> None:
+        try:
+            await made.run(made.attempts(made.feed(*events, **how)))
+        finally:
+            await made.pool.close()
+
+    asyncio.run(run())
     return [made.codec.decode(one.value, Finding) for one in made.outputs if one.topic == FINDINGS]
 
 
@@ -164,12 +171,13 @@ def test_a_loop_of_calculations_ends_at_the_limit_with_the_path_in_its_dead_lett
             await made.run(made.attempts(made.chunk("queue.customer-events", [(b"A1", value, headers)])))
             sent = [one for one in made.outputs[before:] if one.topic == FINDINGS]
             if not sent:
-                return rounds
+                break
             finding = made.codec.decode(sent[0].value, Finding)
             [dispatch] = router.route(finding, lambda kind, id: None, None).dispatches
             now = replace(dispatch.event, parameters={"service.name": "Line 1"})
             headers = [(HOPS, str(finding.hops).encode()), (PATH, finding.path.encode())]
-        return 20
+        await made.pool.close()
+        return rounds
 
     rounds = asyncio.run(go_round())
 
