@@ -164,8 +164,8 @@ def test_a_loop_of_calculations_ends_at_the_limit_with_the_path_in_its_dead_lett
     made = plant(calculates("counts", audience="all"))
 
     async def go_round() -> int:
-        now, headers = event(1), list[tuple[str, bytes | None]]()
-        for rounds in range(20):
+        now, headers, rounds = event(1), list[tuple[str, bytes | None]](), 0
+        while rounds < 20:
             before = len(made.outputs)
             value = made.codec.encode("queue.customer-events", now)
             await made.run(made.attempts(made.chunk("queue.customer-events", [(b"A1", value, headers)])))
@@ -176,6 +176,7 @@ def test_a_loop_of_calculations_ends_at_the_limit_with_the_path_in_its_dead_lett
             [dispatch] = router.route(finding, lambda kind, id: None, None).dispatches
             now = replace(dispatch.event, parameters={"service.name": "Line 1"})
             headers = [(HOPS, str(finding.hops).encode()), (PATH, finding.path.encode())]
+            rounds += 1
         await made.pool.close()
         return rounds
 
