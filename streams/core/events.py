@@ -7,6 +7,8 @@ from datetime import date, datetime
 from decimal import Decimal
 from enum import StrEnum
 
+from streams.core.ids import instant_text
+
 # What parameters and facts may be. The Avro union keeps these types; an instant travels as a record with one field.
 Value = None | bool | int | str | Decimal | date | datetime
 
@@ -77,6 +79,17 @@ class Event:
     def key(self) -> str:
         """The Kafka key: the account's id, or the subject's where there is no account."""
         return self.account_id or self.subject_id
+
+
+def plain(value: Value) -> bool | int | str | None:
+    """As JSON and templates have it: instants in UTC, money and dates as text; numbers and truth stay what they are."""
+    match value:
+        case datetime():
+            return instant_text(value)
+        case Decimal() | date():
+            return text(value)
+        case _:
+            return value
 
 
 def text(value: Value) -> str:

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from datetime import date, datetime
-from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +17,7 @@ from jinja2 import FileSystemLoader, StrictUndefined, TemplateError, TemplateNot
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from streams.core.errors import Misconfigured
-from streams.core.events import Event, Value, text
+from streams.core.events import Event, Value, plain
 from streams.core.ids import instant_text
 
 #: What comes with Curfew: ``event``, which shows what every event has and all parameters.
@@ -96,13 +94,13 @@ def _variables(event: Event, shown: Mapping[str, Value], others: Mapping[str, Va
     objects: dict[str, dict[str, Any]] = {}
     for name, value in (*others.items(), *shown.items()):
         base, _, field = name.partition(".")
-        objects.setdefault(base, {})[field] = _plain(value)
+        objects.setdefault(base, {})[field] = plain(value)
     return {
         **objects,
-        "parameters": {name: _plain(value) for name, value in shown.items()},
-        "facts": {name: _plain(value) for name, value in event.facts.items()},
-        "current": {name: _plain(value) for name, value in (event.current or {}).items()},
-        "previous": {name: _plain(value) for name, value in (event.previous or {}).items()},
+        "parameters": {name: plain(value) for name, value in shown.items()},
+        "facts": {name: plain(value) for name, value in event.facts.items()},
+        "current": {name: plain(value) for name, value in (event.current or {}).items()},
+        "previous": {name: plain(value) for name, value in (event.previous or {}).items()},
         "event": {
             "type": event.type,
             "event_id": event.event_id,
@@ -113,17 +111,6 @@ def _variables(event: Event, shown: Mapping[str, Value], others: Mapping[str, Va
             "sequence": event.sequence,
         },
     }
-
-
-def _plain(value: Value) -> Any:
-    """As people read it: money without noughts that mean nothing; numbers and truth stay what they are."""
-    match value:
-        case datetime():
-            return instant_text(value)
-        case Decimal() | date():
-            return text(value)
-        case _:
-            return value
 
 
 def _shown(value: Any) -> Any:

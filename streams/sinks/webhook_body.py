@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import date, datetime
-from decimal import Decimal
 from typing import Any, Final
 
 from streams.core.errors import Poison
-from streams.core.events import Event, Value, text
+from streams.core.events import Event, Value, plain
 from streams.core.ids import instant_text
 from streams.core.subscriptions import Subscription
 
@@ -43,14 +41,4 @@ def render(event: Event, subscription: Subscription) -> bytes:
 
 
 def _plain(fields: Mapping[str, Value] | None) -> dict[str, Any] | None:
-    return None if fields is None else {name: _json(value) for name, value in fields.items()}
-
-
-def _json(value: Value) -> Any:
-    match value:
-        case datetime():
-            return instant_text(value)
-        case Decimal() | date():
-            return text(value)
-        case _:
-            return value
+    return None if fields is None else {name: plain(value) for name, value in fields.items()}
