@@ -152,27 +152,32 @@ class Dispatcher:
         self._sweep(batch, desk)
         wanted = dict(self._wanted(batch))
         done: asyncio.Queue[str] = asyncio.Queue()
-        new, left = {}, set()
+        loop = asyncio.get_running_loop()
+        new: dict[str, Wanted] = {}
         for attempt_id, one in wanted.items():
             row = batch.rows.get(made.made_key(attempt_id))
-            if attempt_id in desk.running:  # asked for twice, or a chunk that could not be made durable
-                left.add(attempt_id)
+            if attempt_id in desk.running:
+                pass  # asked for twice, or a chunk that could not be made durable
             elif row is None:
                 new[attempt_id] = one
+                # At once: another chunk may ask for the same attempt while the row of this one becomes durable.
+                desk.running[attempt_id] = loop.create_future()
             else:
                 self._known(batch, one.attempt, made.decode_made(row))
+        left = wanted.keys() & desk.running.keys()
+        for attempt_id in left:
+            desk.running[attempt_id].add_done_callback(lambda _, name=attempt_id: done.put_nowait(name))  # type: ignore[misc]
         begin_by = time.monotonic() + BEGIN_WITHIN_S
         started = made.encode(made.Made(at_ms=self._now_ms()))
         for attempt_id, one in new.items():
             if self._waits_for_an_answer(one):
                 batch.rows.put(made.made_key(attempt_id), started)
-        yield
-        loop = asyncio.get_running_loop()
-        left |= new.keys()
-        for attempt_id in new:
-            desk.running[attempt_id] = loop.create_future()
-        for attempt_id in left:
-            desk.running[attempt_id].add_done_callback(lambda _, name=attempt_id: done.put_nowait(name))  # type: ignore[misc]
+        try:
+            yield
+        except BaseException:  # the rows are not durable: nothing has begun, and whoever comes next begins it
+            for attempt_id in new:
+                desk.running.pop(attempt_id).cancel()
+            raise
         for train in _trains(new):
             task = loop.create_task(self._in_turn(batch, desk, train, begin_by))
             self._tasks.add(task)
@@ -186,7 +191,7 @@ class Dispatcher:
             left.difference_update(found)
             for attempt_id in found:
                 future = desk.running.get(attempt_id)
-                if future is not None:  # else the other chunk that has this attempt was sooner
+                if future is not None and future.done():  # else the other chunk that has this attempt was sooner
                     self._conclude(batch, desk, future.result())
             yield
             for attempt_id in found:

@@ -42,9 +42,10 @@ PROPERTIES: Mapping[str, str] = {
     "group.min.session.timeout.ms": "1000",
     "group.consumer.min.session.timeout.ms": "1000",
     "group.consumer.min.heartbeat.interval.ms": "500",
-    # After a kill -9 the controller refuses the broker until the session of its former life has expired: 9 s, the
-    # default. With 3 s a machine that stalled for a moment fenced its healthy broker, and no partition had a leader.
-    "broker.session.timeout.ms": "9000",
+    # After a kill -9 the controller refuses the broker until the session of its former life has expired. With 3 s a
+    # machine that stalled for a moment fenced its healthy broker, and no partition had a leader; with Kafka's 9 s a
+    # restart takes as long as the sessions of our workers.
+    "broker.session.timeout.ms": "6000",
     "broker.heartbeat.interval.ms": "1000",
     # The default allocates 128 MiB, a quarter of the heap.
     "log.cleaner.dedupe.buffer.size": str(16 << 20),

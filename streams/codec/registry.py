@@ -20,7 +20,9 @@ with warnings.catch_warnings():
 from streams.codec.schemas import LocalSchemas, schema_hash, schema_text
 from streams.core.errors import Fatal, Misconfigured, Poison, Transient
 
-REQUEST_TIMEOUT_S = 5.0  # longer, and a registry that hangs stops a partition past its session timeout of 10 s
+#: Longer, and a registry that hangs stops a partition past its session timeout of 15 s; shorter, and one that shares
+#: two cores with nine starting workers is taken for dead.
+REQUEST_TIMEOUT_S = 10.0
 UNKNOWN_ID_MEMORY_S = 10.0  # without it a flood of foreign records would be one HTTP request each
 NOT_FOUND = {40401, 40402, 40403}  # Confluent's error codes for subject, version, schema
 COMPATIBILITY = "FULL_TRANSITIVE"  # old and new readers, old and new records, deployed in any order

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -225,17 +226,26 @@ class Plant:
 
     async def dispatch(self, attempts: list[Attempt]) -> list[Result]:
         """Make attempts with the real dispatcher; forwards arrive in :attr:`outputs`."""
+        before = len(self.outputs)
+        async for _ in self.handling(attempts):
+            pass
+        made = self.outputs[before:]
+        return [self.codec.decode(one.value, Result) for one in made if one.topic == RESULTS]
+
+    async def handling(self, attempts: list[Attempt]) -> AsyncGenerator[None, None]:
+        """The same step by step: each step is a point at which the chunk's rows become durable."""
         assert self.dispatcher is not None
         values = [self.codec.encode(ATTEMPTS, attempt) for attempt in attempts]
         batch = self._batch(
             ATTEMPTS, [Record(ATTEMPTS, PARTITION, 0, None, value, [], 0) for value in values], self.rows_made
         )
-        async for _ in self.dispatcher.handle(batch):
-            self.rows_made.write(batch.rows.writes.items(), None)
-            batch.rows.clear()
+        async with aclosing(self.dispatcher.handle(batch)) as steps:  # type: ignore[type-var]
+            async for _ in steps:
+                yield
+                self.rows_made.write(batch.rows.writes.items(), None)
+                batch.rows.clear()
         self.rows_made.write(batch.rows.writes.items(), None)
         self.outputs.extend(batch.outputs)
-        return [self.codec.decode(one.value, Result) for one in batch.outputs if one.topic == RESULTS]
 
     def restart_dispatcher(self, sender: WebhookSender) -> None:
         """As after its end: only its rows are left."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from typing import Any
 
@@ -263,6 +263,33 @@ def test_an_attempt_that_another_worker_had_begun_has_failed_and_is_not_made_aga
 
     assert [(one.verdict, one.reason) for one in results] == [(Verdict.FAILED, "interrupted")]
     assert received == [(1, "2")]
+
+
+def test_an_attempt_that_two_chunks_ask_for_before_either_is_durable_is_made_once() -> None:
+    """As after a crash of the delivery worker, which asks again; all chunks end, also when the first is thrown away."""
+    ended: list[int] = []
+
+    async def story(plant: Plant, received: list[tuple[int, str]], say: dict[str, int]) -> None:
+        first, second = plant.attempts(plant.feed(event(1, "A1"), event(2, "A2")))
+        for attempts, thrown_away in (([first], False), ([second], True)):
+            chunks = [plant.handling(attempts), plant.handling(attempts)]
+            for chunk in chunks:
+                await anext(chunk)
+            if thrown_away:
+                await chunks[0].aclose()
+                chunks.append(plant.handling(attempts))
+            done = await asyncio.wait_for(asyncio.gather(*map(_to_its_end, chunks)), 10)
+            ended.append(len(done))
+
+    received = play(story)
+
+    assert ended == [2, 3]
+    assert received == [(1, "1"), (2, "1")]
+
+
+async def _to_its_end(chunk: AsyncIterator[None]) -> None:
+    async for _ in chunk:
+        pass
 
 
 def test_a_worker_whose_partition_is_gone_sends_nothing() -> None:
