@@ -258,12 +258,7 @@ def try_one(
     for header, value in exchange.request_headers.items():
         typer.echo(f"> {header}: {value}")
     typer.echo(f"> {exchange.request_body.decode()}")
-    answer = f"{exchange.status} after {exchange.latency_ms} ms" if exchange.status is not None else "no answer"
-    typer.echo(f"< {answer}{f': {exchange.detail}' if exchange.detail else ''}")
-    if exchange.body:
-        typer.echo(f"< {exchange.body}")
-    if exchange.verdict is not Verdict.DELIVERED:
-        raise typer.Exit(Exit.FAILURE)
+    _show_answer(exchange, without="no answer")
 
 
 async def _try_calculation(name: str, subscription: Subscription, event_type: str | None) -> None:
@@ -299,7 +294,12 @@ def _try_mail(subscription: Subscription, event_type: str | None, to: str | None
         mailer.close()
     for line in exchange.request_body.decode().splitlines():
         typer.echo(f"> {line}")
-    answer = f"{exchange.status} after {exchange.latency_ms} ms" if exchange.status is not None else "not sent"
+    _show_answer(exchange, without="not sent")
+
+
+def _show_answer(exchange: Exchange, *, without: str) -> None:
+    """What came back (``without``: the words for nothing); exit code 1 unless it was accepted."""
+    answer = f"{exchange.status} after {exchange.latency_ms} ms" if exchange.status is not None else without
     typer.echo(f"< {answer}{f': {exchange.detail}' if exchange.detail else ''}")
     if exchange.body:
         typer.echo(f"< {exchange.body}")
