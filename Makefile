@@ -26,8 +26,7 @@ demo: $(READY) ## one night of rate plan changes, end to end, on the embedded Ka
 	@$(BIN)/curfew demo
 
 test: $(READY) ## all tests but the long fault storms
-	@$(BIN)/pytest -n 2 --dist loadfile -m 'not kafka and not faults'
-	@$(BIN)/pytest -m 'kafka and not faults'
+	@$(BIN)/pytest -n 2 -m 'not faults'
 
 check: $(READY) ## ruff, ruff format, mypy --strict, import-linter
 	@$(BIN)/ruff check .

@@ -9,10 +9,31 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped,unused-ignore]
 
 from agents.embedded import Stack, StackConfig
 from tests.support import brokers
 from tests.support.brokers import Brokers
+
+
+#: Where tests run whole applications, of up to nine processes each.
+APPLICATIONS = (
+    "tests/cli/", "tests/delivery/test_live", "tests/delivery/test_workers", "tests/demo/", "tests/e2e/",
+    "tests/events/scenarios/", "tests/usage/scenarios/", "tests/watchdog/",
+)  # fmt: skip
+
+
+class Scheduling(LoadScopeScheduling):  # type: ignore[misc,unused-ignore]
+    """Several test processes (``make test``): never two applications at once, which two cores cannot run within any
+    test's patience; and the tests of one file in one process, for the sake of their fixtures."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "applications" if nodeid.startswith(APPLICATIONS) else nodeid.partition("::")[0]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    return Scheduling(config, log)
 
 
 @pytest.fixture(scope="session")
