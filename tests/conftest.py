@@ -15,7 +15,6 @@ from agents.embedded import Stack, StackConfig
 from tests.support import brokers
 from tests.support.brokers import Brokers
 
-
 #: Where tests run whole applications, of up to nine processes each.
 APPLICATIONS = (
     "tests/cli/", "tests/delivery/test_live", "tests/delivery/test_workers", "tests/demo/", "tests/e2e/",
