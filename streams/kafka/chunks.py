@@ -57,6 +57,15 @@ class Chunk:
         return self.records[-1].offset + 1
 
 
+def joined(chunks: Sequence[Chunk]) -> Chunk:
+    """One chunk with the records of all of these, which follow one another in one partition."""
+    if len(chunks) == 1:
+        return chunks[0]
+    first = chunks[0]
+    records = [record for chunk in chunks for record in chunk.records]
+    return Chunk(first.topic, first.partition, first.generation, records, sum(chunk.size for chunk in chunks))
+
+
 class Progress:
     """Which chunks of a partition are done; only the unbroken prefix of done ones may be committed."""
 

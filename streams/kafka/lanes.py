@@ -22,17 +22,18 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import structlog
 
 from streams.core.errors import CurfewError, Fatal, Transient
 from streams.exposition import Histogram
-from streams.kafka.chunks import Batch, Chunk, Handler, Opener
+from streams.kafka.chunks import CHUNK_BYTES, CHUNK_RECORDS, Batch, Chunk, Handler, Opener, joined
 from streams.kafka.failpoints import ENABLED, passing
 from streams.kafka.outbox import Outbox
 from streams.kafka.recovery import Stopped
 from streams.kafka.store import Overlay, Store
+from streams.kafka.ticks import TICKS
 
 #: Waiting times between tries of a chunk; the last one repeats until the world is well again or the partition goes.
 BACK_OFF_S = (0.05, 0.2, 0.5, 1.0, 2.0, 5.0)
@@ -42,6 +43,9 @@ POSITION_EVERY_ROWS = 20_000
 SIDE_BY_SIDE = 256
 #: A chunk takes milliseconds; seconds mean a slow broker, minutes one that is away.
 CHUNK_BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
+#: A chunk, its handler, and whether it may be worked on beside others.
+Work: TypeAlias = tuple[Chunk, Handler, bool]
 
 log = structlog.get_logger(__name__)
 
@@ -100,7 +104,9 @@ class Lane:
         self._works = works
         self._partition = partition
         self._generation = generation
-        self._queue: asyncio.Queue[tuple[Chunk, Handler, bool]] = asyncio.Queue()
+        self._queue: asyncio.Queue[Work] = asyncio.Queue()
+        #: Taken from the queue, but not to be done together with what was in front of it.
+        self._held: Work | None = None
         self._beside: set[asyncio.Task[None]] = set()
         self._closing = asyncio.Event()
         self._memory: dict[str, Any] = {}
@@ -127,7 +133,7 @@ class Lane:
                 if side_by_side:
                     await self._begin_beside(chunk, handler)
                 else:
-                    await self._finish(chunk, handler)
+                    await self._finish(self._with_followers(chunk), handler)
                 if self._rows_since_position >= POSITION_EVERY_ROWS and not self._beside:
                     await self._save_position()
         except (Abandoned, Stopped):
@@ -140,18 +146,35 @@ class Lane:
                 await asyncio.wait(self._beside)
             await self._close_store()
 
-    async def _finish(self, chunk: Chunk, handler: Handler, *, beside: bool = False) -> None:
-        await self._process(chunk, handler, beside=beside)
-        chunk.done = True
+    def _with_followers(self, chunk: Chunk) -> list[Chunk]:
+        """With the chunks that came after it meanwhile and make one with it. A steady trickle arrives in small chunks;
+        one after another they would cost two round trips each, and fall ever further behind."""
+        chunks, records, size = [chunk], len(chunk.records), chunk.size
+        while not self._queue.empty():
+            self._held = self._queue.get_nowait()
+            follower = self._held[0]
+            records, size = records + len(follower.records), size + follower.size
+            # of one topic means of one handler; chunks of ticks stay single, each is an instant of its own
+            if follower.topic != chunk.topic or chunk.topic == TICKS or records > CHUNK_RECORDS or size > CHUNK_BYTES:
+                break
+            chunks.append(follower)
+            self._held = None
+        return chunks
+
+    async def _finish(self, chunks: list[Chunk], handler: Handler, *, beside: bool = False) -> None:
+        await self._process(joined(chunks), handler, beside=beside)
+        for chunk in chunks:
+            chunk.done = True
         passing("done.marked")
-        self._works.on_done(chunk)
+        for chunk in chunks:
+            self._works.on_done(chunk)
 
     async def _begin_beside(self, chunk: Chunk, handler: Handler) -> None:
         """Work on a chunk while the next ones begin: they may be done before it, and are committed after it."""
 
         async def finish() -> None:
             try:
-                await self._finish(chunk, handler, beside=True)
+                await self._finish([chunk], handler, beside=True)
             except (Abandoned, Stopped):
                 self._closing.set()
             except Exception as error:
@@ -163,7 +186,10 @@ class Lane:
         self._beside.add(task)
         task.add_done_callback(self._beside.discard)
 
-    async def _next(self) -> tuple[Chunk, Handler, bool]:
+    async def _next(self) -> Work:
+        if self._held is not None:
+            held, self._held = self._held, None
+            return held
         if not self._queue.empty():
             return self._queue.get_nowait()
         get = asyncio.ensure_future(self._queue.get())

@@ -1,0 +1,100 @@
+"""A lane alone, without Kafka: nothing leaves it in these tests."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, cast
+
+from streams.kafka.chunks import CHUNK_RECORDS, Batch, Chunk, Record
+from streams.kafka.lanes import Lane, Works
+from streams.kafka.outbox import Outbox
+from streams.kafka.store import MemoryStore, Store
+from streams.kafka.ticks import TICKS
+
+
+class Stores:
+    """Empty ones."""
+
+    def open(self, partition: int, stopped: Callable[[], bool]) -> Store:
+        return MemoryStore()
+
+    def end(self, partition: int) -> int:
+        return 0
+
+
+def chunk(topic: str, start: int, records: int) -> Chunk:
+    """So many records from offset ``start`` on."""
+    return Chunk(topic, 0, 1, [Record(topic, 0, start + n, b"k", b"v", [], 0) for n in range(records)], size=records)
+
+
+async def handled(*waiting: Chunk) -> tuple[list[tuple[str, list[int]]], list[Chunk]]:
+    """What a lane gives to its handler, (topic, offsets) of each batch, and the chunks in the order they were done; all
+    of ``waiting`` are there before it begins."""
+    batches: list[tuple[str, list[int]]] = []
+    done: list[Chunk] = []
+    finished = asyncio.Event()
+
+    def handle(batch: Batch) -> None:
+        batches.append((batch.topic, [record.offset for record in batch.records]))
+
+    def on_done(one: Chunk) -> None:
+        done.append(one)
+        if len(done) == len(waiting):
+            finished.set()
+
+    def on_fatal(error: BaseException) -> None:
+        raise AssertionError from error
+
+    with ThreadPoolExecutor(1) as threads:
+        works = Works(
+            app="test", outbox=cast("Outbox", None), stores=Stores(), openers=[], threads=threads,
+            opening=lambda _: None, now=lambda _: None, guard=lambda _: None, on_done=on_done, advance=lambda _: None,
+            caught_up=lambda _: True, on_fatal=on_fatal, changelog_topic="rows",
+        )  # fmt: skip
+        lane = Lane(works, 0, 1)
+        for one in waiting:
+            lane.put(one, handle)
+        await asyncio.wait_for(finished.wait(), 30.0)
+        await lane.close()
+    return batches, done
+
+
+def run(*waiting: Chunk) -> Any:
+    return asyncio.run(handled(*waiting))
+
+
+def test_small_chunks_that_wait_are_done_as_one() -> None:
+    """A trickle would fall behind otherwise; each of them is told to be done, in order."""
+    waiting = [chunk("t", start, 2) for start in (0, 2, 4)]
+
+    batches, done = run(*waiting)
+
+    assert batches == [("t", [0, 1, 2, 3, 4, 5])]
+    assert done == waiting
+    assert all(one.done for one in waiting)
+
+
+def test_the_order_among_topics_stays() -> None:
+    """What came in between is done in between."""
+    batches, _ = run(chunk("t", 0, 1), chunk("t", 1, 1), chunk("u", 0, 1), chunk("t", 2, 1), chunk("t", 3, 1))
+
+    assert batches == [("t", [0, 1]), ("u", [0]), ("t", [2, 3])]
+
+
+def test_a_batch_has_no_more_records_than_a_chunk_may_have() -> None:
+    """A crash repeats a whole batch."""
+    batches, done = run(
+        chunk("t", 0, CHUNK_RECORDS - 1), chunk("t", CHUNK_RECORDS, 1), chunk("t", CHUNK_RECORDS + 1, 1)
+    )
+
+    assert [len(offsets) for _, offsets in batches] == [CHUNK_RECORDS, 1]
+    assert len(done) == 3
+
+
+def test_every_chunk_of_ticks_is_an_instant_of_its_own() -> None:
+    """What is due at the first is raised at the first."""
+    batches, _ = run(chunk(TICKS, 0, 1), chunk(TICKS, 1, 1))
+
+    assert batches == [(TICKS, [0]), (TICKS, [1])]
