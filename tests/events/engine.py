@@ -14,6 +14,8 @@ from datetime import datetime, timedelta
 
 from agents import events, orders, source_rows, usage
 from streams.codec import Codec, LocalIds, LocalSchemas
+from streams.core.clock import NextDue
+from streams.core.events import Event
 from streams.core.routing import Route
 from streams.kafka.chunks import Handler, Output, Record
 from streams.kafka.manifest import Manifest
@@ -23,7 +25,7 @@ from tests.support.batch import Lane
 
 SCHEMAS = LocalSchemas()
 EVENTS, USAGE = "events", "usage"
-TICKS = "clock.ticks"
+TICKS, DUE = "clock.ticks", "clock.due"
 #: Longer than any play: what the usage worker forgets is not what these tests are about.
 RETENTION = timedelta(days=400)
 
@@ -116,9 +118,9 @@ class Engine:
             for app, opener in openers.items()
             for number in range(self.partitions)
         }
+        self._due: dict[tuple[str, int], datetime | None] = {}
         self._waiting: dict[Place, deque[Record]] = {}
         self._log: dict[Place, list[Record]] = {}
-        self._seen: dict[tuple[str, int], int] = {}
 
     @property
     def reads(self) -> set[str]:
@@ -161,6 +163,17 @@ class Engine:
         return Counter((head["ce_type"].decode(), head["ce_id"].decode()) for head in heads)
 
     @property
+    def events(self) -> list[Event]:
+        """Every event that is in a queue."""
+        sent = [out for lane in self._lanes.values() for out in lane.sent if out.topic.startswith("queue.")]
+        return [self.codec.decode(out.value, Event) for out in sent]
+
+    @property
+    def due(self) -> set[datetime]:
+        """The instants that the partitions wait for, as they have told the clock."""
+        return {due for due in self._due.values() if due is not None}
+
+    @property
     def dead(self) -> list[Output]:
         """Records that were put aside."""
         return [out for lane in self._lanes.values() for out in lane.sent if out.topic.startswith("dead-letters.")]
@@ -179,6 +192,9 @@ class Engine:
 
     def _forward(self, lane: Lane, before: int) -> None:
         for out in lane.sent[before:]:
+            if out.topic == DUE:
+                report = self.codec.decode(out.value, NextDue)
+                self._due[report.group, report.partition] = report.due
             self._append(out.topic, out.key, out.value, out.partition)
 
     def _append(self, topic: str, key: str | bytes | None, value: bytes | None, partition: int) -> None:
