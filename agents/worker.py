@@ -147,9 +147,7 @@ def build(
     if worker.catalogue:
         patiently(catalogue.start)
     if not worker.attach:
-        if health_port is not None:
-            raise Misconfigured(f"the worker {name} has no health endpoint; leave --health-port out")
-        return SourceFeeds(settings, codec, catalogue, instance=instance)
+        return SourceFeeds(settings, codec, catalogue, instance=instance, health_port=health_port)
     store = None
     if worker.billing_store:
         store = SqlBillingStore(settings.billing_store_url)

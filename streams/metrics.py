@@ -200,13 +200,14 @@ _PARTITION_OF_GROUP = "cluster_name group topic partition member_host consumer_i
     ("curfew_worker_chunk_seconds", "app instance", "From a chunk's first decision until it is durable"),
 )  # fmt: skip
 (
-    WORKER_ALIVE, WORKER_OUTSTANDING, WORKER_LAG, WORKER_BUSINESS_TIME, PROCESS_MEMORY, PROCESS_START,
+    WORKER_ALIVE, WORKER_OUTSTANDING, WORKER_LAG, WORKER_BUSINESS_TIME, SOURCE_WAITING, PROCESS_MEMORY, PROCESS_START,
 ) = _of(
     Family.WORKER, _G,
     ("curfew_worker_alive", "app instance", "1 if it polls Kafka"),
     ("curfew_worker_outstanding_chunks", "app instance", "Fetched and not done"),
     ("curfew_worker_lag_records", "app instance topic partition", "Records behind, as the worker itself sees it"),
     ("curfew_worker_business_time_seconds", "app instance partition", "Business time, Unix time"),
+    ("curfew_source_waiting", "instance source", "Worker sources: 1 if the source cannot be read or written"),
     ("process_resident_memory_bytes", "", "Resident memory of the process"),
     ("process_start_time_seconds", "", "When the process started, Unix time"),
 )  # fmt: skip

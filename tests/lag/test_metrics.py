@@ -29,6 +29,7 @@ NO_UNIT = {
     "curfew_monitor_groups", "curfew_monitor_offset_fetch", "curfew_deadline_state", "curfew_deliveries",
     "curfew_ledger_difference", "curfew_canary_state", "curfew_watchdog_alarm", "curfew_watchdog_blind",
     "curfew_monitor_not_counted", "curfew_worker_alive", "curfew_persisted_changes_per_second",
+    "curfew_source_waiting",
 }  # fmt: skip
 
 
