@@ -113,9 +113,11 @@ def kafka_environment(advertised: str) -> dict[str, str]:
     """The settings of `apache/kafka` images: property names in capitals, dots as underscores, KAFKA_ in front."""
     properties = {
         **PROPERTIES,
-        "listeners": f"PLAINTEXT://0.0.0.0:{CONTAINER_KAFKA_PORT},CONTROLLER://127.0.0.1:9093",
-        "advertised.listeners": f"PLAINTEXT://{advertised}",
-        "inter.broker.listener.name": "PLAINTEXT",
+        "listeners": f"PLAINTEXT://0.0.0.0:{CONTAINER_KAFKA_PORT},INTERNAL://127.0.0.1:9094,CONTROLLER://127.0.0.1:9093",
+        # The broker speaks to itself when a transaction begins or ends, and the address outside is not there inside.
+        "advertised.listeners": f"PLAINTEXT://{advertised},INTERNAL://127.0.0.1:9094",
+        "listener.security.protocol.map": f"{PROPERTIES['listener.security.protocol.map']},INTERNAL:PLAINTEXT",
+        "inter.broker.listener.name": "INTERNAL",
         "controller.quorum.voters": "1@127.0.0.1:9093",
     }
     return {f"KAFKA_{name.replace('.', '_').upper()}": value for name, value in properties.items()}
