@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help install demo test check faults storm docs bench format clean
+.PHONY: help install demo test check faults storm docs bench images format clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
@@ -46,6 +46,14 @@ docs: $(READY) ## docs/events.md and docs/asyncapi.yaml, from the catalogue, the
 bench: $(READY) ## throughput and recovery against peers in the same run
 	@$(BIN)/curfew bench stream
 	@$(BIN)/curfew bench tables
+
+BASE ?= python:3.11-slim-bookworm
+BUILD := docker build $(BUILD_OPTIONS) --build-arg BASE=$(BASE)
+images: ## our image, and those of docker/local where none can be pulled: BASE=... BUILD_OPTIONS='--network host'
+	$(BUILD) -f docker/Dockerfile -t curfew .
+	@set -e; for one in kafka registry postgres prometheus mail; do \
+	  $(BUILD) --target $$one -t curfew-$$one docker/local; \
+	done
 
 format: $(READY) ## let ruff rewrite what it can
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .

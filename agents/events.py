@@ -20,7 +20,7 @@ from agents.invoice_timers import InvoiceTimers
 from agents.source_finder import Finder
 from agents.usage_contexts import UsageContexts
 from streams.codec import Codec
-from streams.codec.cloudevents import TRACEPARENT, event_headers
+from streams.codec.cloudevents import event_headers
 from streams.codec.rows import encode_row, object_row_decoder, row_decoder
 from streams.core.delivery import hops
 from streams.core.detectors import detect
@@ -298,7 +298,7 @@ class _Desk:
         """Enrich, route, emit and count what one record means: all of it, or nothing when Poison is raised."""
         sent = len(self._batch.outputs)
         try:
-            traceparent = _traceparent(record)
+            traceparent = self._batch.trace_of(record)
             names = [name for finding in findings for name in self._raise_event(finding, traceparent)]
         except Poison:
             del self._batch.outputs[sent:]
@@ -430,10 +430,3 @@ def _check_row_size(record: Record, key: bytes, row: ObjectRow[Any]) -> None:
 def _check_key(record: Record, expected: str) -> None:
     if record.key != expected.encode():
         raise Poison("wrong_key", f"the key is {record.key!r}, for this record it must be {expected!r}")
-
-
-def _traceparent(record: Record) -> str | None:
-    for name, value in record.headers or ():
-        if name == TRACEPARENT and value is not None:
-            return value.decode("ascii", "replace")
-    return None

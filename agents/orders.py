@@ -56,7 +56,7 @@ class Orders:
                 request = self._decode(record.value)
                 _check_key(record, request)
                 value = self._encode(annotated(request, self._known(batch, request)))
-                batch.emit(VALIDATED, key=request.service_id, value=value)
+                batch.emit(VALIDATED, key=request.service_id, value=value, cause=record)
             except Poison as error:
                 batch.dead_letter(record, error)
 

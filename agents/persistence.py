@@ -195,7 +195,7 @@ class Persister:
         for record, answer in zip(records, await self._off_the_loop(settle), strict=True):
             if isinstance(answer, Released):
                 change = answer.change
-                batch.emit(SERVICE_PLANS, key=change.subject.account_id, value=self._encode_plan(change))
+                batch.emit(SERVICE_PLANS, key=change.subject.account_id, value=self._encode_plan(change), cause=record)
                 answer = answer.acknowledgement
             self._emit(batch, record, answer)
 
@@ -204,7 +204,8 @@ class Persister:
             log.warning("billing_store.refused", reason=answer.reason, detail=answer.detail, offset=record.offset)
             batch.dead_letter(record, answer)
         else:
-            batch.emit(ACKNOWLEDGEMENTS, key=answer.service_id, value=self._encode_acknowledgement(answer))
+            value = self._encode_acknowledgement(answer)
+            batch.emit(ACKNOWLEDGEMENTS, key=answer.service_id, value=value, cause=record)
 
     async def _off_the_loop(self, work: Callable[[], Answer]) -> Answer:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)

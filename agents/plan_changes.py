@@ -14,6 +14,7 @@ from agents.redo import Sent
 from streams.codec import Codec
 from streams.core.change import Effect, RaiseFinding, Rules, SendCommand, SendReply, SendSettlement
 from streams.core.change_desk import Desk, rebuild
+from streams.core.change_rows import trace_key
 from streams.core.due import DueIndex
 from streams.core.errors import Poison
 from streams.core.events import Finding
@@ -28,7 +29,7 @@ from streams.core.messages import (
     Settlement,
     ValidatedRequest,
 )
-from streams.kafka.chunks import Batch
+from streams.kafka.chunks import Batch, Record
 from streams.kafka.runtime import Runtime
 from streams.kafka.store import Overlay
 
@@ -110,28 +111,32 @@ class PlanChanges:
         would wait twice."""
         staged, desk = self._desk(batch)
         requests = _decoded(batch, self._validated, lambda one: one.request.service_id)
-        yield from self._carry_out(batch, staged, map(desk.request, requests), once=True)
+        decided = _traced(batch, requests, desk.request, lambda one: f"decide {one.request.kind}")
+        yield from self._carry_out(batch, staged, decided, once=True)
         yield from self._due_work(batch, staged, desk)
 
     def contexts(self, batch: Batch) -> Iterator[None]:
         """Let pending changes follow their accounts and services."""
         staged, desk = self._desk(batch)
-        contexts = list(_decoded(batch, self._context, lambda one: one.service_id or one.account_id))
-        yield from self._carry_out(batch, staged, desk.context(contexts))
+        decoded = _decoded(batch, self._context, lambda one: one.service_id or one.account_id)
+        decided = desk.context([context for _, context in decoded])
+        yield from self._carry_out(batch, staged, ((None, effects) for effects in decided))
         yield from self._due_work(batch, staged, desk)
 
     def outcomes(self, batch: Batch) -> Iterator[None]:
         """Take results of commands."""
         staged, desk = self._desk(batch)
         results = _decoded(batch, self._result, lambda one: one.service_id)
-        yield from self._carry_out(batch, staged, map(desk.result, results))
+        decided = _traced(batch, results, desk.result, lambda one: f"take result of {one.step}")
+        yield from self._carry_out(batch, staged, decided)
         yield from self._due_work(batch, staged, desk)
 
     def acknowledgements(self, batch: Batch) -> Iterator[None]:
         """Take commits of the billing store."""
         staged, desk = self._desk(batch)
         acknowledgements = _decoded(batch, self._acknowledgement, lambda one: one.service_id)
-        yield from self._carry_out(batch, staged, map(desk.acknowledge, acknowledgements))
+        decided = _traced(batch, acknowledgements, desk.acknowledge, lambda one: "take acknowledgement")
+        yield from self._carry_out(batch, staged, decided)
         yield from self._due_work(batch, staged, desk)
 
     def ticks(self, batch: Batch) -> Iterator[None]:
@@ -139,12 +144,13 @@ class PlanChanges:
         yield from self._due_work(batch, *self._desk(batch))
 
     def _due_work(self, batch: Batch, staged: Overlay, desk: Desk) -> Iterator[None]:
-        yield from self._carry_out(batch, staged, desk.due_work())
+        due = ((_begun(batch, staged, effects), effects) for effects in desk.due_work())
+        yield from self._carry_out(batch, staged, due)
         if batch.now is not None:
             self._due_report.tell(batch, _index(batch).next_at(batch.now))
 
     def _carry_out(
-        self, batch: Batch, staged: Overlay, decisions: Iterable[list[Effect]], *, once: bool = False
+        self, batch: Batch, staged: Overlay, decisions: Iterable[tuple[str | None, list[Effect]]], *, once: bool = False
     ) -> Iterator[None]:
         """Put the rows and send the effects of each decision, in order, in slices.
 
@@ -154,8 +160,10 @@ class PlanChanges:
         """
         yield from redo.finish(batch)
         held: list[Sent] | None = [] if once else None
-        for count, effects in enumerate(decisions, 1):
-            sent = [self._record(effect) for effect in effects]
+        for count, (trace, effects) in enumerate(decisions, 1):
+            sent = [self._record(effect)._replace(trace=trace) for effect in effects]
+            if trace is not None and batch.tracer.on:
+                _remember(staged, trace, effects)
             # What follows an answer is held too: the next point of durability is for both of their rows.
             if held is None and any(isinstance(effect, SendReply) for effect in effects):
                 held = []
@@ -187,13 +195,13 @@ class PlanChanges:
     def _record(self, effect: Effect) -> Sent:
         match effect:
             case SendReply(reply=reply):
-                return REPLIES, reply.account_id, self._reply(reply)
+                return Sent(REPLIES, reply.account_id, self._reply(reply))
             case SendCommand(command=command):
-                return COMMANDS, command.service_id, self._command(command)
+                return Sent(COMMANDS, command.service_id, self._command(command))
             case SendSettlement(settlement=settlement):
-                return SETTLEMENTS, settlement.service_id, self._settlement(settlement)
+                return Sent(SETTLEMENTS, settlement.service_id, self._settlement(settlement))
             case RaiseFinding(finding=finding):
-                return FINDINGS, finding.key, self._finding(finding)
+                return Sent(FINDINGS, finding.key, self._finding(finding))
             case _:
                 assert_never(effect)
 
@@ -203,7 +211,49 @@ def _index(batch: Batch) -> DueIndex:
     return index
 
 
-def _decoded(batch: Batch, decode: Callable[[bytes | None], T], service_id: Callable[[T], str]) -> Iterator[T]:
+def _traced(
+    batch: Batch,
+    decoded: Iterable[tuple[Record, T]],
+    decide: Callable[[T], list[Effect]],
+    name: Callable[[T], str],
+) -> Iterator[tuple[str | None, list[Effect]]]:
+    """Each decision, with the trace to which what comes of it belongs: it goes on at once, so that of the record."""
+    for record, value in decoded:
+        about = {"curfew.service_id": (record.key or b"").decode()}
+        with batch.tracer.span(name(value), parent=batch.trace_of(record), attributes=about) as trace:
+            effects = decide(value)
+        yield trace, effects
+
+
+def _begun(batch: Batch, staged: Overlay, effects: list[Effect]) -> str | None:
+    """The trace of what has become due: a new one, linked to the request that it has waited for since."""
+    if not batch.tracer.on:
+        return None
+    for effect in effects:
+        match effect:
+            case SendCommand(command=ExecuteCommand() as message):
+                name = f"begin {message.step}"
+            case SendSettlement(settlement=Settlement() as message):
+                name = f"begin {message.kind}"
+            case _:
+                continue
+        asked = staged.get(trace_key(message.service_id))
+        about = {"curfew.change_id": message.change_id, "curfew.service_id": message.service_id}
+        with batch.tracer.span(name, links=[] if asked is None else [asked.decode()], attributes=about) as trace:
+            return trace
+    return None
+
+
+def _remember(staged: Overlay, trace: str, effects: list[Effect]) -> None:
+    """Until it is due: a request that is refused changes nothing."""
+    for effect in effects:
+        if isinstance(effect, SendReply) and effect.reply.accepted:
+            staged.put(trace_key(effect.reply.service_id), trace.encode())
+
+
+def _decoded(
+    batch: Batch, decode: Callable[[bytes | None], T], service_id: Callable[[T], str]
+) -> Iterator[tuple[Record, T]]:
     """The records of the chunk that can be read; the others become dead letters.
 
     A record under another key than its service's may be in another partition than the service's rows: deciding it there
@@ -217,4 +267,4 @@ def _decoded(batch: Batch, decode: Callable[[bytes | None], T], service_id: Call
         except Poison as error:
             batch.dead_letter(record, error)
             continue
-        yield value
+        yield record, value

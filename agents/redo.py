@@ -18,18 +18,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple
 
 import msgspec
 
 from streams.kafka.chunks import Batch
 from streams.kafka.store import MAX_ROW_BYTES, Overlay
+from streams.tracing import traced
 
 PREFIX = "redo/"
 PIECE_BYTES = MAX_ROW_BYTES // 2
 
-#: Topic, key and Avro value of a record to send.
-Sent: TypeAlias = tuple[str, str, bytes]
+
+class Sent(NamedTuple):
+    """A record to send; ``trace`` is the ``traceparent`` of what it belongs to."""
+
+    topic: str
+    key: str
+    value: bytes
+    trace: str | None = None
+
 
 _LEFT, _TURN = "redo left", "redo turn"
 # The first byte of a piece.
@@ -120,8 +128,8 @@ def put(batch: Batch, staged: Overlay) -> None:
 
 def tell(batch: Batch, sent: Iterable[Sent]) -> None:
     """Send records after the batch, or its slice."""
-    for topic, key, value in sent:
-        batch.emit(topic, key=key, value=value)
+    for topic, key, value, trace in sent:
+        batch.emit(topic, key=key, value=value, headers=traced(None, trace))
 
 
 def _apply(batch: Batch, rows: Iterable[tuple[bytes, bytes | None]]) -> None:

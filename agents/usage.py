@@ -225,7 +225,7 @@ class UsageWork:
                 break
             found = [self._record(finding) for finding in desk.fire()]
             sent += found
-            size += sum(len(value) for _, _, value in found)
+            size += sum(len(one.value) for one in found)
         return staged, sent
 
     def _report(self, batch: Batch) -> None:
@@ -262,10 +262,10 @@ class UsageWork:
     def _record(self, effect: Effect) -> Sent:
         match effect:
             case Finding():
-                return FINDINGS, effect.key, self._finding(effect)
+                return Sent(FINDINGS, effect.key, self._finding(effect))
             case UsageShare():
-                return SHARES, effect.meter_id, self._share_out(effect)
+                return Sent(SHARES, effect.meter_id, self._share_out(effect))
             case SimChange():
-                return SIMS_OUT, effect.subject.account_id, self._sim_out(effect)
+                return Sent(SIMS_OUT, effect.subject.account_id, self._sim_out(effect))
             case BucketChange():
-                return BUCKETS_OUT, effect.subject.account_id, self._bucket_out(effect)
+                return Sent(BUCKETS_OUT, effect.subject.account_id, self._bucket_out(effect))

@@ -137,6 +137,10 @@ class Settings(BaseSettings):
         default="127.0.0.1",
         description="address that /health and /metrics listen on; in a container 0.0.0.0, or Prometheus cannot come in",
     )
+    tracing: bool = Field(
+        default=False,
+        description="export traces by OTLP (extra opentelemetry); OpenTelemetry's own variables, OTEL_…, say where to",
+    )
     log_level: str = Field(default="info", description="debug, info, warning or error")
     log_format: str = Field(default="console", description="console or json")
 

@@ -154,16 +154,27 @@ def _only_one(data_dir: Path) -> IO[str]:
 def up(
     instances: Annotated[int, typer.Option(help="processes of each worker", min=1)] = 1,
     with_clock: Annotated[bool, typer.Option("--clock/--no-clock", help="run the clock process as well")] = True,
+    health_port: Annotated[
+        int | None,
+        typer.Option(
+            help="serve /health and /metrics of each worker on this port and the next ones; 0: free ones",
+            min=0,
+            max=65_000,
+        ),
+    ] = None,
 ) -> None:
     """Run all workers and the clock on this machine, restart those that die; Ctrl-C stops them all.
 
     Looks first for Kafka and its topics, the registry and its schemas, and the billing store, whose tables it brings up
     to date; exit code 1, and nothing is started, where something is missing. Names secrets that are not set.
 
-    Example: curfew up --instances 2
+    With --health-port it prints where each worker answers; one that is restarted keeps its port.
+
+    Example: curfew up --instances 2 --health-port 9400
     """
     from sqlalchemy import make_url
 
+    from agents import health_ports
     from agents.supervisor import Supervisor
     from agents.worker import WORKERS
     from streams.sinks.secrets import Secrets
@@ -176,6 +187,9 @@ def up(
             note(f"error: {problem}")
         note("nothing was started")
         raise typer.Exit(Exit.FAILURE)
+    processes = {f"{name}-{number}": (name, number) for name in WORKERS for number in range(1, instances + 1)}
+    watched = [process for process, (name, _) in processes.items() if WORKERS[name].attach]
+    ports = {} if health_port is None else health_ports.choose(watched, health_port, settings.health_host)
     for warning in preflight.unset_secrets(preflight.subscriptions(settings), Secrets(settings.webhook_secrets)):
         note(f"warning: {warning}")
     configure_logging(settings, app="up")
@@ -185,9 +199,12 @@ def up(
     shown = make_url(settings.billing_store_url).render_as_string(hide_password=True)
     supervisor = Supervisor(log_dir=(settings.data_dir / "logs").absolute())
     try:
-        for name in WORKERS:
-            for instance in range(1, instances + 1):
-                supervisor.add(f"{name}-{instance}", "worker", name, "--instance", str(instance))
+        for process, (name, instance) in processes.items():
+            command = ["worker", name, "--instance", str(instance)]
+            if process in ports:
+                command += ["--health-port", str(ports[process])]
+                note(f"{process}: http://{settings.health_host}:{ports[process]}/health and /metrics")
+            supervisor.add(process, *command)
         if with_clock and settings.clock is ClockMode.WALL:
             supervisor.add("clock", "clock")
         typer.echo(

@@ -75,7 +75,9 @@ def _unpack(archive: Path, home: Path) -> None:
     scratch = Path(tempfile.mkdtemp(dir=home.parent, prefix=f".{home.name}."))
     try:
         with tarfile.open(archive) as tar:
-            tar.extractall(scratch, filter="data")
+            # Python 3.11 has filters since 3.11.4; before, the archive's checksum has to be enough
+            tar.extraction_filter = getattr(tarfile, "data_filter", lambda member, _: member)
+            tar.extractall(scratch)
         os.replace(scratch, home)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

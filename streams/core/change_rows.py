@@ -4,6 +4,7 @@
 ``past/<service>/<change>`` are those before it; ``request/<service>/<request>`` remembers answers;
 ``parked/<service>`` holds requests that wait;
 ``open/<account>/<service>`` is there while the latest change of the service is open, for news of the account;
+``trace/<service>`` is the trace of the request that was accepted last, where traces are made;
 ``context/<account>`` and ``context/<account>/<service>`` the last change of what pending changes depend on.
 """
 
@@ -26,6 +27,7 @@ REQUEST = "request/"
 PARKED = "parked/"
 CONTEXT = "context/"
 OPEN = "open/"
+TRACE = "trace/"
 
 
 class Rows(Protocol):
@@ -96,6 +98,11 @@ def context_key(account_id: str, service_id: str | None) -> bytes:
 def open_key(account_id: str, service_id: str) -> bytes:
     """Key of the row that says that there is an open change; without a service, the beginning of the account's keys."""
     return f"{OPEN}{account_id}/{service_id}".encode()
+
+
+def trace_key(service_id: str) -> bytes:
+    """Key of the trace to which what is due of the service is linked."""
+    return f"{TRACE}{service_id}".encode()
 
 
 pack = msgspec.msgpack.Encoder().encode

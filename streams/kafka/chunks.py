@@ -15,6 +15,7 @@ from streams.core.errors import CurfewError, Poison
 from streams.kafka import dead_letters
 from streams.kafka.outbox import MAX_MESSAGE_BYTES
 from streams.kafka.store import Overlay
+from streams.tracing import OFF, Tracer, same_trace, traced, traceparent
 
 #: More records than this gain nothing, and a crash repeats a whole chunk.
 CHUNK_RECORDS = 500
@@ -144,6 +145,9 @@ class Batch:
     outputs: list[Output] = field(default_factory=list)
     #: Reasons of the records that were put aside, for the metrics.
     put_aside: list[str] = field(default_factory=list)
+    tracer: Tracer = OFF
+    #: The span of this chunk; what it sends and does not belong to another trace belongs to its.
+    traceparent: str | None = None
 
     def emit(
         self,
@@ -153,16 +157,25 @@ class Batch:
         value: bytes | None,
         headers: Headers | None = None,
         partition: int = -1,
+        cause: Record | None = None,
     ) -> None:
         """Send one record after the handler has returned; partition by murmur2 of the key unless one is given.
 
+        It belongs to the trace of ``cause``, the record that it comes of, if there is only one.
         Raises :class:`streams.core.errors.Poison` (``too_large``) for a record that Kafka would refuse.
         """
+        if cause is not None:
+            headers = traced(headers, self.trace_of(cause))
         if value is not None and len(value) > SURELY_SMALL_BYTES:
             size = len(key or b"") + len(value) + sum(len(name) + len(text) for name, text in headers or ())
             if size > MAX_MESSAGE_BYTES - RECORD_OVERHEAD_BYTES:
                 raise Poison("too_large", f"{size} bytes for {topic}, at most {MAX_MESSAGE_BYTES}")
         self.outputs.append(Output(topic, key, value, headers, partition))
+
+    def trace_of(self, record: Record) -> str | None:
+        """What comes of this record goes on here: the chunk's span, where it is of the record's trace."""
+        theirs, ours = traceparent(record.headers), self.traceparent
+        return ours if theirs is None or (ours is not None and same_trace(theirs, ours)) else theirs
 
     def dead_letter(self, record: Record, error: Exception) -> None:
         """Put this one record aside, unchanged, with the reason; the others of the chunk go on."""

@@ -20,6 +20,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol, TypeAlias
@@ -34,6 +35,7 @@ from streams.kafka.outbox import Outbox
 from streams.kafka.recovery import Stopped
 from streams.kafka.store import Overlay, Store
 from streams.kafka.ticks import TICKS
+from streams.tracing import OFF, SpanKind, Tracer, traced, traceparent
 
 #: Waiting times between tries of a chunk; the last one repeats until the world is well again or the partition goes.
 BACK_OFF_S = (0.05, 0.2, 0.5, 1.0, 2.0, 5.0)
@@ -94,6 +96,7 @@ class Works:
     caught_up: Callable[[int], bool]
     on_fatal: Callable[[BaseException], None]
     changelog_topic: str
+    tracer: Tracer = OFF
     counters: Counters = field(default_factory=Counters)
 
 
@@ -231,25 +234,39 @@ class Lane:
             memory=self._memory,
             caught_up=self._works.caught_up(self._partition),
             guard=lambda: self._works.guard(self._generation),
+            tracer=self._works.tracer,
+        )
+
+    def _span(self, chunk: Chunk) -> AbstractContextManager[str | None]:
+        """Of the trace of its records, if that is one, else linked to them. Ticks belong to no trace: they come each
+        second to everybody, and what they set off has waited."""
+        tracer = self._works.tracer
+        if not tracer.on or chunk.topic == TICKS:
+            return nullcontext()
+        traces = list(dict.fromkeys(text for one in chunk.records if (text := traceparent(one.headers)) is not None))
+        return tracer.span(
+            f"process {chunk.topic}",
+            parent=traces[0] if len(traces) == 1 else None,
+            links=traces if len(traces) > 1 else (),
+            kind=SpanKind.CONSUMER,
+            attributes={
+                "messaging.system": "kafka",
+                "messaging.operation.type": "process",
+                "messaging.operation.name": "process",
+                "messaging.consumer.group.name": self._works.app,
+                "messaging.destination.name": chunk.topic,
+                "messaging.destination.partition.id": str(chunk.partition),
+                "messaging.batch.message_count": len(chunk.records),
+                "messaging.kafka.offset": chunk.records[0].offset,
+            },
         )
 
     async def _process(self, chunk: Chunk, handler: Handler, *, beside: bool = False) -> None:
         async def once() -> None:
             self._works.advance(chunk)
             batch = self._batch(chunk)
-            passing("decide.start")
-            result = handler(batch)
-            if result is not None:
-                if isinstance(result, AsyncIterator):
-                    async for _ in result:
-                        await self._make_durable(batch)
-                elif inspect.isawaitable(result):
-                    await result
-                else:
-                    for _ in result:
-                        await self._make_durable(batch)
-            passing("decide.end")
-            await self._make_durable(batch)
+            with self._span(chunk) as batch.traceparent:
+                await self._decide(handler, batch)
 
         async def again() -> None:
             if not beside:  # what chunks side by side keep in memory is not derived from rows alone
@@ -262,6 +279,21 @@ class Lane:
         counters.chunk_seconds.observe(time.perf_counter() - began)
         counters.chunks += 1
         counters.records += len(chunk.records)
+
+    async def _decide(self, handler: Handler, batch: Batch) -> None:
+        passing("decide.start")
+        result = handler(batch)
+        if result is not None:
+            if isinstance(result, AsyncIterator):
+                async for _ in result:
+                    await self._make_durable(batch)
+            elif inspect.isawaitable(result):
+                await result
+            else:
+                for _ in result:
+                    await self._make_durable(batch)
+        passing("decide.end")
+        await self._make_durable(batch)
 
     async def _patiently(
         self,
@@ -301,7 +333,7 @@ class Lane:
             for index, (topic, key, value, headers, partition) in enumerate(outputs):
                 if index == middle:
                     passing("outputs.middle")
-                emit(topic, key, value, headers, partition)
+                emit(topic, key, value, traced(headers, batch.traceparent), partition)
             passing("outputs.produced")
             await outbox.delivered(before)
             passing("outputs.durable")

@@ -41,6 +41,7 @@ from streams.kafka.stores import Stores
 from streams.kafka.ticks import TICKS, BusinessTime, TickReader
 from streams.kafka.worker_metrics import worker_metrics
 from streams.settings import ClockMode, Settings
+from streams.tracing import tracer
 
 #: Commits are spaced by this: each costs the broker a write. Idle groups commit at once, so that whoever reads the
 #: group's offsets (the virtual clock, the lag monitor) sees within 50 ms that nothing is in flight.
@@ -85,6 +86,7 @@ class Runtime:
         self.group = group or app
         self.changelog_topic = changelog or f"{app}-store-changelog"
         self.counters = Counters()
+        self._tracer = tracer(settings, app, instance)
         self._stateful = stateful
         self._memory_store = memory_store
         self._health_port = health_port
@@ -265,6 +267,7 @@ class Runtime:
             caught_up=lambda number: number not in self._behind,
             on_fatal=self._die,
             changelog_topic=self.changelog_topic,
+            tracer=self._tracer,
             counters=self.counters,
         )
         self._done = asyncio.Event()
@@ -285,6 +288,7 @@ class Runtime:
         await loop.run_in_executor(None, self._outbox.close)
         self._stores.close()
         self._stall.stop()
+        await loop.run_in_executor(None, self._tracer.close)
         log.info("worker.stopped", app=self.app, instance=self.instance, records=self.counters.records)
         return 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import socket
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -11,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from agents import health_ports
 from agents.cli import preflight
+from streams.core.errors import Misconfigured
 from streams.core.subscriptions import Forward, Subscription, Webhook
 from streams.kafka.manifest import Manifest
 from streams.settings import Settings
@@ -150,3 +153,21 @@ def test_a_secret_that_is_not_set_is_named_and_never_shown(monkeypatch: pytest.M
     assert f"{absent}: the environment variable is not set" in found[0]
     assert wrong in found[1]
     assert "not-a-secret" not in found[1]
+
+
+def test_health_ports_are_those_asked_for_or_free_ones() -> None:
+    """One for each worker, none twice."""
+    names = [f"worker-{number}" for number in range(5)]
+    free = health_ports.choose(names, 0, "127.0.0.1")
+
+    assert [*free] == names
+    assert len({*free.values()}) == 5
+
+
+def test_a_health_port_that_is_taken_is_refused_before_anything_starts() -> None:
+    """With the range that would be needed."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        port = taken.getsockname()[1]
+
+        with pytest.raises(Misconfigured, match=f"health port {port} cannot be opened .* {port} to {port + 1}"):
+            health_ports.choose(["events-1", "usage-1"], port, "127.0.0.1")

@@ -17,6 +17,7 @@ from streams.core.matrix import MatrixElement
 from streams.core.messages import Acknowledgement, Reply, Request, Settlement
 from streams.core.objects import Account, Membership, OptionTerm, Service, ServicePlan
 from streams.core.rows import Kind, ObjectRow, object_key
+from streams.kafka.chunks import Headers
 from tests.plan_changes.makers import LONG_AGO, an_element
 from tests.support.batch import Lane, Outputs, values
 
@@ -71,11 +72,12 @@ class Plant:
             row = ObjectRow(revision=1, current=found)
             self.events.store.write([(object_key(kind, found.id), encode_row(row))], None)
 
-    def request(self, *requests: Request) -> Outputs:
+    def request(self, *requests: Request, headers: Headers = ()) -> Outputs:
         """Requests go to the account's partition, what comes of them to the service's."""
         topic = "plan-change.requests"
         records = [(request.account_id, self.codec.encode(topic, request)) for request in requests]
-        validated = self.events.run(self.orders.requests, topic, records)
+        chunk = self.events.chunk(topic, records, [headers] * len(records))
+        validated = self.events.replay(self.orders.requests, chunk)
         return self._hand("plan-change.validated", self.changes, self.scheduler.requests, validated)
 
     def tick(self, now: datetime) -> Outputs:
@@ -108,12 +110,12 @@ class Plant:
         return self.read(outputs, "plan-change.settlements", Settlement)
 
     def _hand(self, topic: str, lane: Lane, handler: Any, outputs: Outputs) -> Outputs:
-        records = [
-            (output.key if isinstance(output.key, str) else None, output.value)
-            for output in outputs
-            if output.topic == topic
-        ]
-        return self._keep(lane.run(handler, topic, records)) if records else []
+        found = [output for output in outputs if output.topic == topic]
+        if not found:
+            return []
+        records = [(output.key if isinstance(output.key, str) else None, output.value) for output in found]
+        chunk = lane.chunk(topic, records, [output.headers or () for output in found])
+        return self._keep(lane.replay(handler, chunk))
 
     def _keep(self, outputs: Outputs) -> Outputs:
         self.sent += outputs

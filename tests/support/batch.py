@@ -11,8 +11,9 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from streams.kafka.chunks import Batch, Handler, Opener, Output, Record
+from streams.kafka.chunks import Batch, Handler, Headers, Opener, Output, Record
 from streams.kafka.store import MemoryStore, Overlay
+from streams.tracing import OFF, Tracer
 
 Outputs = list[Output]
 
@@ -27,6 +28,7 @@ class Lane:
         self.memory: dict[str, Any] = {}
         self.sent: Outputs = []
         self.now: datetime | None = None
+        self.tracer: Tracer = OFF
         #: Rows of each slice of the last chunk: where it could break off.
         self.written: list[int] = []
         self._open = open
@@ -43,14 +45,15 @@ class Lane:
         """Hand (key, value) pairs to ``handler`` as one chunk; returns what left because of it."""
         return self.replay(handler, self.chunk(topic, records))
 
-    def chunk(self, topic: str, records: Sequence[tuple[str | None, bytes | None]]) -> list[Record]:
-        """Records with the next offsets."""
+    def chunk(
+        self, topic: str, records: Sequence[tuple[str | None, bytes | None]], headers: Sequence[Headers] = ()
+    ) -> list[Record]:
+        """Records with the next offsets; ``headers``: those of each."""
         made = []
-        for key, value in records:
+        for (key, value), found in zip(records, headers or [()] * len(records), strict=True):
             self._offset += 1
-            made.append(
-                Record(topic, self.partition, self._offset, None if key is None else key.encode(), value, [], 0)
-            )
+            raw = None if key is None else key.encode()
+            made.append(Record(topic, self.partition, self._offset, raw, value, list(found), 0))
         return made
 
     def replay(
@@ -92,6 +95,7 @@ class Lane:
             rows=Overlay(self.store),
             now=self.now,
             memory=self.memory,
+            tracer=self.tracer,
         )
 
 

@@ -6,7 +6,7 @@ import os
 import time
 import urllib.request
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +28,9 @@ KAFKA_IMAGE = os.environ.get("CURFEW_TEST_KAFKA_IMAGE") or f"apache/kafka:{DEFAU
 REGISTRY_IMAGE = os.environ.get("CURFEW_TEST_REGISTRY_IMAGE") or f"apicurio/apicurio-registry:{REGISTRY_VERSION}"
 
 ENGINE_TIMEOUT_SECONDS = 5  # an engine that is installed but stopped must not hold up every test run
-START_TIMEOUT_SECONDS = 120.0
+START_TIMEOUT_SECONDS = 240.0  # of two Java programs on a machine that others use as well
 POLL_SECONDS = 0.1
+LOG_LINES = 20
 CONTAINER_KAFKA_PORT = 9092
 CONTAINER_REGISTRY_PORT = 8080
 
@@ -104,7 +105,7 @@ def containers() -> Iterator[Brokers]:
             bootstrap_servers=f"{host}:{port}",
             schema_registry_url=f"http://{registry.get_container_host_ip()}:{registry_port}{API_PATH}",
         )
-        _wait_until_both_answer(brokers)
+        _wait_until_both_answer(brokers, (kafka, registry))
         yield brokers
 
 
@@ -112,9 +113,11 @@ def kafka_environment(advertised: str) -> dict[str, str]:
     """The settings of `apache/kafka` images: property names in capitals, dots as underscores, KAFKA_ in front."""
     properties = {
         **PROPERTIES,
-        "listeners": f"PLAINTEXT://0.0.0.0:{CONTAINER_KAFKA_PORT},CONTROLLER://127.0.0.1:9093",
-        "advertised.listeners": f"PLAINTEXT://{advertised}",
-        "inter.broker.listener.name": "PLAINTEXT",
+        "listeners": f"PLAINTEXT://0.0.0.0:{CONTAINER_KAFKA_PORT},INTERNAL://127.0.0.1:9094,CONTROLLER://127.0.0.1:9093",
+        # The broker speaks to itself when a transaction begins or ends, and the address outside is not there inside.
+        "advertised.listeners": f"PLAINTEXT://{advertised},INTERNAL://127.0.0.1:9094",
+        "listener.security.protocol.map": f"{PROPERTIES['listener.security.protocol.map']},INTERNAL:PLAINTEXT",
+        "inter.broker.listener.name": "INTERNAL",
         "controller.quorum.voters": "1@127.0.0.1:9093",
     }
     return {f"KAFKA_{name.replace('.', '_').upper()}": value for name, value in properties.items()}
@@ -128,7 +131,8 @@ def _has_image(client: Any, image: str) -> bool:
     return False
 
 
-def _wait_until_both_answer(brokers: Brokers) -> None:
+def _wait_until_both_answer(brokers: Brokers, started: Sequence[DockerContainer]) -> None:
+    """RuntimeError with the last lines of both containers when one ends, or the time is over."""
     deadline = time.monotonic() + START_TIMEOUT_SECONDS
     admin = AdminClient({"bootstrap.servers": brokers.bootstrap_servers, "log_level": 0})
     while True:
@@ -136,7 +140,18 @@ def _wait_until_both_answer(brokers: Brokers) -> None:
             admin.list_topics(timeout=ENGINE_TIMEOUT_SECONDS)
             with urllib.request.urlopen(f"{brokers.schema_registry_url}/subjects", timeout=ENGINE_TIMEOUT_SECONDS):
                 return
-        except (KafkaException, OSError):
-            if time.monotonic() > deadline:
-                raise
+        except (KafkaException, OSError) as error:
+            if time.monotonic() > deadline or any(_state(one) == "exited" for one in started):
+                raise RuntimeError("\n".join(map(_last_lines, started))) from error
             time.sleep(POLL_SECONDS)
+
+
+def _state(container: DockerContainer) -> str:
+    wrapped = container.get_wrapped_container()
+    wrapped.reload()
+    return str(wrapped.status)
+
+
+def _last_lines(container: DockerContainer) -> str:
+    said = b"".join(container.get_logs()).decode(errors="replace").splitlines()[-LOG_LINES:]
+    return "\n".join([f"{container.image}, {_state(container)}:", *said])
