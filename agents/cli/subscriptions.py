@@ -17,6 +17,7 @@ from agents import calculations
 from agents.calculation_pool import START_S, CalculationPool, Failed
 from agents.calculations import own_types
 from agents.cli import choices, completion
+from agents.cli import replay as replaying
 from agents.cli.output import Exit, TableOrJson, TableOrJsonOption, note, show
 from agents.config_changes import ByOption, as_row, history, live_graph, save
 from agents.config_records import read_records
@@ -46,6 +47,8 @@ app = typer.Typer(
     callback=own_types, no_args_is_help=True, help="Who wants which events, how, and with which parameters."
 )
 
+
+app.command("replay")(replaying.replay)
 
 #: A receiver changes over within a day; Standard Webhooks advises a grace like that.
 OVERLAP_H = 24.0
