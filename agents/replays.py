@@ -29,7 +29,7 @@ from streams.core.events import Event
 from streams.core.subscription_filter import Acceptance
 from streams.core.subscriptions import Subscription
 from streams.filters import CelLanguage
-from streams.kafka import dead_letters
+from streams.kafka import changelog, dead_letters
 from streams.kafka.admin import answering
 from streams.kafka.offset_fetch import committed_offsets
 from streams.kafka.scan import Scanner, Span, Spans
@@ -39,6 +39,7 @@ from streams.settings import Settings
 REPLAY: Final = "replay"
 APP: Final = "delivery"
 CHANGELOG: Final = "delivery-store-changelog"
+_KINDS: Final = (units.UNIT, units.DONE, units.ACTIVATION, units.REPLAYS)
 #: Commands that are sent together; each holds its event.
 CHUNK: Final = 1_000
 MESSAGE: Final = "msg_"
@@ -150,7 +151,7 @@ def _step(command: Replay, codec: Codec) -> redrive.Step:
 def _history(scanner: Scanner, config: Mapping[str, Any], codec: Codec, subscription: Subscription) -> History:
     """The rows come first: what they say has ended has a result."""
     history, reached = History(), dict[int, int]()
-    for (partition, key), value in _rows(scanner).items():
+    for (partition, key), value in changelog.rows(scanner, CHANGELOG, _KINDS).items():
         if key.startswith(units.UNIT):
             unit = units.decode(value, Unit)
             if unit.subscription_id == subscription.id:
@@ -177,20 +178,6 @@ def _history(scanner: Scanner, config: Mapping[str, Any], codec: Codec, subscrip
     for (_, number), offset in committed_offsets(config, APP, unmet).items():
         history.seen[number] = offset
     return history
-
-
-def _rows(scanner: Scanner) -> dict[tuple[int, bytes], bytes]:
-    kept: dict[tuple[int, bytes], bytes] = {}
-    for message in scanner.read(CHANGELOG, scanner.spans(CHANGELOG)):
-        key, value = message.key(), message.value()
-        assert isinstance(key, bytes)
-        assert isinstance(value, bytes | None)
-        where = message.partition() or 0, key
-        if value is None:
-            kept.pop(where, None)
-        elif key.startswith((units.UNIT, units.DONE, units.ACTIVATION, units.REPLAYS)):
-            kept[where] = value
-    return kept
 
 
 def _decoded(scanner: Scanner, topic: str, codec: Codec, cls: type[Any]) -> Iterator[tuple[Message, Any]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 from streams.codec import Codec
 from streams.core.delivery import units
@@ -25,6 +25,8 @@ from streams.core.ids import replayed_unit_id
 from streams.core.subscription_filter import Acceptance
 from streams.core.subscriptions import Subscription
 from streams.filters import CelLanguage
+from streams.kafka import changelog
+from streams.kafka.changelog import Rows
 from streams.kafka.ledger_runs import Run, RunAccount
 from streams.kafka.scan import Scanner, Span
 
@@ -119,7 +121,7 @@ def check(config: Mapping[str, Any], codec: Codec, topics: LedgerTopics | None =
     """
     topics = topics or LedgerTopics()
     with Scanner(config) as scanner:
-        rows = _rows(scanner, topics.changelog)
+        rows = changelog.rows(scanner, topics.changelog, _KINDS)
         accounts = _opened(rows)
         _read_replays(scanner, topics.replays, accounts, rows, codec)
         _read_rows(rows, accounts)
@@ -143,24 +145,10 @@ def check(config: Mapping[str, Any], codec: Codec, topics: LedgerTopics | None =
     ]
 
 
-#: (partition, key) → value, of the rows that count here.
-_Rows: TypeAlias = dict[tuple[int, bytes], bytes]
 _KINDS: Final = (units.UNIT, units.ACTIVATION, units.VERSION, units.DONE, units.REPLAYS)
 
 
-def _rows(scanner: Scanner, changelog: str) -> _Rows:
-    kept: _Rows = {}
-    for message in scanner.read(changelog, scanner.spans(changelog)):
-        key, value = message.key() or b"", message.value()
-        where = message.partition() or 0, key
-        if value is None:
-            kept.pop(where, None)
-        elif key.startswith(_KINDS):
-            kept[where] = value
-    return kept
-
-
-def _opened(rows: _Rows) -> dict[str, _Account]:
+def _opened(rows: Rows) -> dict[str, _Account]:
     accounts: dict[str, _Account] = {}
     for (partition, key), value in rows.items():
         if key.startswith(units.ACTIVATION):
@@ -170,7 +158,7 @@ def _opened(rows: _Rows) -> dict[str, _Account]:
     return accounts
 
 
-def _read_replays(scanner: Scanner, topic: str, accounts: dict[str, _Account], rows: _Rows, codec: Codec) -> None:
+def _read_replays(scanner: Scanner, topic: str, accounts: dict[str, _Account], rows: Rows, codec: Codec) -> None:
     """A subscription that has seen no event yet may have replays."""
     decode = codec.decoder(Replay)
     reached = {
@@ -191,7 +179,7 @@ def _read_replays(scanner: Scanner, topic: str, accounts: dict[str, _Account], r
             run.lag += 1
 
 
-def _read_rows(rows: _Rows, accounts: dict[str, _Account]) -> None:
+def _read_rows(rows: Rows, accounts: dict[str, _Account]) -> None:
     for (partition, key), value in rows.items():
         if key.startswith(units.UNIT):
             unit = units.decode(value, Unit)

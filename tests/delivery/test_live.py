@@ -69,7 +69,7 @@ def test_a_queue_and_a_subscription_work_as_soon_as_they_are_made(deployment: De
 
 
 def test_events_are_replayed_to_one_receiver(deployment: Deployment, curfew: Curfew, tmp_path: Path) -> None:
-    """What came before the subscription; what was given up; one event by name, once in its run. The ledger has each."""
+    """What came before the subscription; what was given up; one event by name, once in its run."""
     file = tmp_path / "subscriptions.toml"
     replay = ("subscriptions", "replay", "hook")
 
@@ -83,6 +83,10 @@ def test_events_are_replayed_to_one_receiver(deployment: Deployment, curfew: Cur
             run["replay"]: (run["delivered"], run["pending"] + run["lag"], run["difference"])
             for run in accounts()["runs"]
         }
+
+    def status() -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(curfew("subscriptions", "show", "hook").out)["status"]
+        return found
 
     deployment.produce(range(2))
     wait_until(lambda: committed(deployment, "queue.customer-events") == 2, "intake has seen them", 60)
@@ -98,9 +102,11 @@ def test_events_are_replayed_to_one_receiver(deployment: Deployment, curfew: Cur
         hook.behave(fail_status=500)
         deployment.produce(range(2, 3))
         wait_until(lambda: accounts()["dead"] == 1, "an event is given up", 60)
+        failing = status()
         hook.behave()
         curfew(*replay, "--failed-since", "@-1h", "--yes", "--run", "repair")
         wait_until(lambda: runs().get("repair") == (1, 0, 0), "it is delivered", 60)
+        well = status()
         repaired = curfew(*replay, "--failed-since", "@-1h", "--dry-run").err
 
         one = ("--event", hook.received()[0]["webhook_id"], "--yes", "--run", "one")
@@ -120,6 +126,9 @@ def test_events_are_replayed_to_one_receiver(deployment: Deployment, curfew: Cur
     assert [one["replay"] for one in got] == ["fill", "fill", "repair", "one"]
     assert got[3]["webhook_id"] == got[0]["webhook_id"]
     assert all(one["verified"] for one in got)
+    assert (failing["state"], failing["endpoint"]["last_failure_status"]) == ("failing", 500)
+    assert (well["state"], well["reason"], well["waiting"]) == ("active", None, 0)
+    assert well["endpoint"]["last_success_at"] > failing["endpoint"]["last_failure_at"]
     whole = accounts()
     assert (whole["difference"], whole["dead"], whole["delivered"]) == (0, 1, 0)
 
