@@ -70,6 +70,14 @@ class Line:
         """Of the events and of all replays."""
         return self.balance.difference + sum(run.balance.difference for run in self.runs)
 
+    @property
+    def oddities(self) -> frozenset[str]:
+        """What is missing or nobody's, of the events and of all replays."""
+        balances = (self.balance, *(run.balance for run in self.runs))
+        return frozenset(
+            f"{self.subscription_id} {one}" for found in balances for one in (*found.missing, *found.unexpected)
+        )
+
 
 #: Unit id → (partition, offset) of its event in the queue.
 Found = dict[str, tuple[int, int]]

@@ -16,7 +16,7 @@ from tests.delivery.deployment import Deployment
 from tests.delivery.receiving import SECRET_REF, receiver
 from tests.support.kafka_io import wait_until
 
-pytestmark = [pytest.mark.kafka, pytest.mark.slow]
+pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(600)]
 
 SUBSCRIPTION = """
 [[subscription]]
@@ -51,21 +51,23 @@ def curfew(deployment: Deployment, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     return runner(monkeypatch, capsys)
 
 
-def test_a_queue_and_a_subscription_work_as_soon_as_they_are_made(deployment: Deployment, tmp_path: Path) -> None:
+def test_a_queue_and_a_subscription_work_as_soon_as_they_are_made(
+    deployment: Deployment, curfew: Curfew, tmp_path: Path
+) -> None:
     """Two delivery workers run before the queue is there; its first events came before they had heard of it."""
     file = tmp_path / "subscriptions.toml"
     with receiver(tmp_path) as crm:
-        deployment.run("queues", "create", "late")
+        assert curfew("queues", "create", "late").code == 0
         file.write_text(subscription("crm", "late", crm.url, schedule="0, 5, 300"))
-        deployment.run("subscriptions", "apply", str(file))
+        assert curfew("subscriptions", "apply", str(file)).code == 0
         deployment.produce(range(100), queue="late")
 
         wait_until(lambda: len({one["webhook_id"] for one in crm.received()}) == 100, "all are delivered", 90)
-        wait_until(lambda: deployment.ledger()["crm"]["delivered"] == 100, "all results are settled", 60)
+        wait_until(lambda: account(curfew, "crm")["delivered"] == 100, "all results are settled", 60)
 
     assert len(crm.received()) == 100, "none was sent twice"
     assert all(one["verified"] for one in crm.received())
-    assert deployment.ledger()["crm"]["difference"] == 0
+    assert account(curfew, "crm")["difference"] == 0
 
 
 def test_events_are_replayed_to_one_receiver(deployment: Deployment, curfew: Curfew, tmp_path: Path) -> None:
@@ -73,15 +75,11 @@ def test_events_are_replayed_to_one_receiver(deployment: Deployment, curfew: Cur
     file = tmp_path / "subscriptions.toml"
     replay = ("subscriptions", "replay", "hook")
 
-    def accounts() -> dict[str, Any]:
-        lines = json.loads(curfew("ledger", "-f", "json").out)
-        return next((line for line in lines if line["subscription"] == "hook"), {"dead": 0, "runs": []})
-
     def runs() -> dict[str, tuple[int, int, int]]:
         """Run → delivered, pending or still to come, difference."""
         return {
             run["replay"]: (run["delivered"], run["pending"] + run["lag"], run["difference"])
-            for run in accounts()["runs"]
+            for run in account(curfew, "hook")["runs"]
         }
 
     def status() -> dict[str, Any]:
@@ -101,7 +99,7 @@ def test_events_are_replayed_to_one_receiver(deployment: Deployment, curfew: Cur
 
         hook.behave(fail_status=500)
         deployment.produce(range(2, 3))
-        wait_until(lambda: accounts()["dead"] == 1, "an event is given up", 60)
+        wait_until(lambda: account(curfew, "hook")["dead"] == 1, "an event is given up", 60)
         failing = status()
         hook.behave()
         curfew(*replay, "--failed-since", "@-1h", "--yes", "--run", "repair")
@@ -129,12 +127,18 @@ def test_events_are_replayed_to_one_receiver(deployment: Deployment, curfew: Cur
     assert (failing["state"], failing["endpoint"]["last_failure_status"]) == ("failing", 500)
     assert (well["state"], well["reason"], well["waiting"]) == ("active", None, 0)
     assert well["endpoint"]["last_success_at"] > failing["endpoint"]["last_failure_at"]
-    whole = accounts()
+    whole = account(curfew, "hook")
     assert (whole["difference"], whole["dead"], whole["delivered"]) == (0, 1, 0)
 
 
 def subscription(name: str, queue: str, url: str, *, schedule: str) -> str:
     return SUBSCRIPTION.format(name=name, queue=queue, url=url, secret=SECRET_REF, schedule=schedule)
+
+
+def account(curfew: Curfew, name: str) -> dict[str, Any]:
+    """The line of the ledger."""
+    lines = json.loads(curfew("ledger", "-f", "json").out)
+    return next((line for line in lines if line["subscription"] == name), {"delivered": 0, "dead": 0, "runs": []})
 
 
 def committed(deployment: Deployment, topic: str) -> int:
