@@ -107,6 +107,9 @@ def test_events_are_replayed_to_one_receiver(deployment: Deployment, curfew: Cur
         well = status()
         repaired = curfew(*replay, "--failed-since", "@-1h", "--dry-run").err
 
+        whole_queue = curfew(*replay, "--offset", "beginning", "--dry-run").err
+        a_part = curfew(*replay, "--offset", "@-1h:beginning", "--dry-run").err
+
         one = ("--event", hook.received()[0]["webhook_id"], "--yes", "--run", "one")
         curfew(*replay, *one)
         wait_until(lambda: runs().get("one") == (1, 0, 0), "it is delivered once more", 60)
@@ -118,6 +121,8 @@ def test_events_are_replayed_to_one_receiver(deployment: Deployment, curfew: Cur
     assert (filled.code, "2 of 2 asked for" in filled.err) == (0, True)
     assert "0 would be sent again" in nothing
     assert "1 left out: delivered" in repaired
+    assert "3 would be sent again" in whole_queue
+    assert "0 would be sent again" in a_part
     assert "1 left out: sent in this run before" in twice
     assert (unknown.code, "there is no event none" in unknown.err) == (2, True)
     got = [one for one in hook.received() if one["status"] == 200]
