@@ -36,8 +36,7 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
     stack = Stack(StackConfig(data_dir=directory / "stack"))
     with stack:
         made = Deployment(stack, directory)
-        made.run("topics", "apply")
-        made.run("schemas", "apply")
+        made.prepare()
         with made.worker("delivery"), made.worker("delivery", instance="2"), made.worker("dispatch"):
             made.wait_for("worker.assigned", "delivery-2")
             yield made
