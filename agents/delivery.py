@@ -14,9 +14,10 @@ import structlog
 
 from streams.codec import Codec
 from streams.core.clock import Tick
-from streams.core.delivery.desk import Book, Bury, Desk, Disable, Effect, Incoming, Send
+from streams.core.delivery import hops
+from streams.core.delivery.desk import Again, Book, Bury, Desk, Disable, Effect, Incoming, Send
 from streams.core.delivery.index import Index, rebuild
-from streams.core.delivery.messages import Attempt, Header, Reopen, Result
+from streams.core.delivery.messages import Attempt, Header, Reopen, Replay, Result
 from streams.core.delivery.units import Unit
 from streams.core.errors import Poison, Transient
 from streams.core.events import Event
@@ -32,6 +33,7 @@ ATTEMPTS: Final = "delivery.attempts"
 RESULTS: Final = "delivery.results"
 TICKS: Final = "delivery.ticks"
 REOPENS: Final = "delivery.reopens"
+REPLAYS: Final = "delivery.replays"
 SUBSCRIPTION: Final = "subscription"
 #: The shortest wait of the default schedule is 5 s; a second of lateness is nothing to it.
 TICK_S: Final = 1.0
@@ -83,6 +85,7 @@ def attach(runtime: Runtime, ports: Ports) -> None:
     )
     runtime.agent("results", topics=[RESULTS], handler=delivery.results)
     runtime.agent("reopens", topics=[REOPENS], handler=delivery.reopens)
+    runtime.agent("replays", topics=[REPLAYS], handler=delivery.replays)
     runtime.agent("retries", topics=[TICKS], handler=delivery.retries)
     runtime.background(lambda: _tick(runtime, ports))
 
@@ -118,6 +121,7 @@ class Delivery:
         self._event = ports.codec.decoder(Event)
         self._result = ports.codec.decoder(Result)
         self._reopen = ports.codec.decoder(Reopen)
+        self._replay = ports.codec.decoder(Replay)
         self._attempt = ports.codec.encoder(ATTEMPTS, Attempt)
 
     def open(self, batch: Batch) -> None:
@@ -175,6 +179,28 @@ class Delivery:
             for effect in desk.reopen(wanted):
                 self._act(batch, effect)
 
+    def replays(self, batch: Batch) -> None:
+        """Events that a person sends again."""
+        commands = [one for record in batch.records if (one := self._again(batch, record)) is not None]
+        for effect in self._desk(batch).replay(commands, batch.records[-1].offset + 1):
+            self._act(batch, effect)
+
+    def _again(self, batch: Batch, record: Record) -> Again | None:
+        try:
+            wanted = self._replay(record.value)
+        except Poison as error:
+            batch.dead_letter(record, error)
+            return None
+        try:
+            event: Event | Poison = self._event(wanted.value)
+        except Poison as error:
+            event = error
+        if wanted.queue_partition != batch.partition:
+            event = Poison("wrong_partition", f"the event is in partition {wanted.queue_partition}")
+        if not hops.is_run(wanted.run):
+            event = Poison("bad_run", f"{wanted.run!r} cannot be the name of a run")
+        return Again(offset=record.offset, wanted=wanted, event=event)
+
     def retries(self, batch: Batch) -> Iterator[None]:
         """What has become due, in slices."""
         desk = self._desk(batch)
@@ -226,6 +252,8 @@ def dead_letter(unit: Unit, partition: int, reason: str, detail: str, app: str) 
         "curfew-subscription": unit.subscription,
         "curfew-recipient": unit.recipient,
         "curfew-lane": unit.lane or "",
+        "curfew-replay-run": unit.replay or "",
+        "curfew-replay-of": unit.replay_of or "",
         "curfew-attempts": str(unit.attempts),
         "curfew-status": "" if unit.last_status is None else str(unit.last_status),
         "curfew-response": unit.last_body or "",

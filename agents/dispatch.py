@@ -294,16 +294,19 @@ class Dispatcher:
     async def _exchange(
         self, batch: Batch, attempt: Attempt, event: Event, subscription: Subscription, begin_by: float
     ) -> Exchange:
+        unit_id = attempt.replay_of or attempt.unit_id
+        replay = attempt.replay or hops.replayed(attempt.headers)
         if subscription.email is not None:
-            unit_id = attempt.replay_of or attempt.unit_id
-            return await self._mailer.send(subscription, unit_id, attempt.recipient, event, guard=batch.guard)
+            return await self._mailer.send(
+                subscription, unit_id, attempt.recipient, event, replay=replay, guard=batch.guard
+            )
         return await self._sender.send(
             subscription,
-            attempt.replay_of or attempt.unit_id,
+            unit_id,
             attempt.number,
             event,
             begin_within_s=begin_by - time.monotonic(),
-            replay=attempt.replay,
+            replay=replay,
             guard=batch.guard,
         )
 
@@ -321,7 +324,7 @@ class Dispatcher:
         if target not in self._queues:
             exchange = Exchange(verdict=Verdict.FAILED, reason="no_queue", detail=f"there is no queue {target!r}")
             return Done(self._about(attempt, subscription, exchange), begun=False)
-        headers = hops.forwarded(attempt.headers, event.hops, attempt.queue)
+        headers = hops.forwarded(attempt.headers, event.hops, attempt.queue, attempt.replay)
         record = Forwarded(
             f"queue.{target}", attempt.key, attempt.value, [(header.name, header.value) for header in headers]
         )

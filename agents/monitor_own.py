@@ -131,7 +131,7 @@ class OwnPart:
         for line in ledger.check(self._kafka, self._codec):
             for state in _STATES:
                 out.add(m.DELIVERIES, getattr(line.balance, state), line.subscription, state)
-            out.add(m.LEDGER_DIFFERENCE, line.balance.difference, line.subscription)
+            out.add(m.LEDGER_DIFFERENCE, line.difference, line.subscription)
             since = line.oldest_pending_ms
             age_s = 0.0 if since is None else max(0.0, round((now_ms - since) / 1000, 3))
             out.add(m.DELIVERY_OLDEST, age_s, line.subscription)

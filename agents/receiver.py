@@ -16,6 +16,7 @@ from typing import Any, Final, TextIO
 
 from aiohttp import web
 
+from streams.core.delivery.hops import REPLAY
 from streams.sinks import webhook_signature
 
 try:
@@ -30,7 +31,8 @@ MAX_REQUEST_BYTES: Final = 64 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Received:
-    """One request. ``key`` is the account, or the subject without one; ``verified`` whether the signature holds."""
+    """One request. ``key`` is the account, or the subject without one; ``verified`` whether the signature holds;
+    ``replay`` the run that has sent it again."""
 
     at: datetime
     webhook_id: str
@@ -40,6 +42,7 @@ class Received:
     sequence: int
     status: int
     verified: bool
+    replay: str | None = None
 
     def line(self) -> str:
         """As one line of JSON."""
@@ -108,6 +111,7 @@ class Receiver:
                 sequence=data.get("sequence", 0),
                 status=status,
                 verified=verified,
+                replay=headers.get(REPLAY),
             )
         )
         after = self.behaviour.retry_after

@@ -136,7 +136,7 @@ class Soak:
                 break
             self.place.check()
         self.pending.append(pending)
-        self.differences.append(sum(line.balance.difference for line in lines))
+        self.differences.append(sum(line.difference for line in lines))
         for child in self.place.supervisor.children:
             if child.process is None:
                 raise CurfewError(f"{child.name} has died; see {self.place.logs}")

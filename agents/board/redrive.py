@@ -37,7 +37,7 @@ _ADDED: Final = (dead_letters.CONNECT, dead_letters.SPRING, "curfew-", FROM, COU
 #: librdkafka's "by the key".
 PARTITION_UA: Final = -1
 #: What the loop guard has counted stays: a redrive is no way around it.
-_KEPT: Final = (hops.HOPS, hops.PATH)
+_KEPT: Final = (hops.HOPS, hops.PATH, hops.REPLAY)
 UNIT: Final = "curfew-unit-id"
 
 
@@ -130,25 +130,31 @@ def _step(message: Message, codec: Codec, manifest: Manifest, exists: Callable[[
     place = f"{message.topic()}/{message.partition()}/{message.offset()}"
     before = headers.get(COUNT, b"")
     count = (int(before) if before.isdigit() else 0) + 1
-    kept = tuple((name, text) for name, text in pairs if name in _KEPT or not name.startswith(_ADDED))
+    original = kept(message)
     if UNIT in headers:
-        return _reopened(place, headers, kept, key, value, codec, count)
+        return _reopened(place, headers, original, key, value, codec, count)
     return Step(
         place=place,
         topic=topic,
         partition=int(headers.get(f"{dead_letters.CONNECT}partition", b"0") or b"0"),
         key=key,
         value=value,
-        headers=(*kept, (FROM, place.encode()), (COUNT, str(count).encode())),
+        headers=(*original, (FROM, place.encode()), (COUNT, str(count).encode())),
         refused=_refusal(topic, headers, exists),
         doubt=_doubt(topic, value, codec, manifest),
     )
 
 
+def kept(message: Message) -> tuple[tuple[str, bytes | None], ...]:
+    """The headers that the record had before it was put aside."""
+    pairs: Any = message.headers() or []
+    return tuple((name, text) for name, text in pairs if name in _KEPT or not name.startswith(_ADDED))
+
+
 def _reopened(
     place: str,
     headers: Mapping[str, bytes],
-    kept: tuple[tuple[str, bytes | None], ...],
+    original: tuple[tuple[str, bytes | None], ...],
     key: bytes | None,
     value: bytes | None,
     codec: Codec,
@@ -157,7 +163,7 @@ def _reopened(
     """A delivery is not sent to its queue again, where all subscriptions would hear of it, but begun again."""
     refused, command, partition = None, None, 0
     try:
-        reopen = reopening(headers, kept, key, value, codec)
+        reopen = reopening(headers, original, key, value, codec)
         command, partition = codec.encode(REOPENS, reopen), reopen.queue_partition
     except Poison as error:
         refused = error.detail
@@ -197,6 +203,8 @@ def reopening(
         event_id=codec.decode(value, Event).event_id,
         lane=text("curfew-lane") or None,
         attempts=int(text("curfew-attempts") or 0),
+        replay=text("curfew-replay-run") or None,
+        replay_of=text("curfew-replay-of") or None,
         key=key,
         value=value,
         headers=tuple(Header(name=name, value=content or b"") for name, content in kept),

@@ -11,7 +11,7 @@ import typer
 
 from agents.board import redrive as steps
 from agents.cli.choices import refuse
-from agents.cli.offsets import parse_position
+from agents.cli.offsets import parse_instant
 from agents.cli.output import Exit, TableOrJson, TableOrJsonOption, note, show
 from agents.cli.record_json import bytes_json, value_json
 from agents.config_changes import ByOption, author
@@ -35,7 +35,8 @@ SinceOption = Annotated[
 KeyOption = Annotated[str | None, typer.Option("--key", help="With this key only.", show_default=False)]
 #: Headers without personal data; what a receiver answered, and what the record brought itself, may have some.
 _PLAIN = ("curfew-reason", "curfew-unit-id", "curfew-subscription", "curfew-subscription-id", "curfew-attempts",
-          "curfew-status", "curfew-truncated", steps.FROM, steps.COUNT)  # fmt: skip
+          "curfew-status", "curfew-truncated", "curfew-replay-run", "curfew-replay-of", steps.FROM,
+          steps.COUNT)  # fmt: skip
 _COLUMNS = ("place", "at", "key", "reason", "from", "subscription", "redriven")
 _MASKED = "(masked: --reveal)"
 
@@ -152,16 +153,14 @@ def _wanted(
     topic = None if application is None else dead_letters.topic(application)
     try:
         where = Wanted(topic=topic) if place is None else parse_range(place)
-        start = None if since is None else parse_position(since)
+        since_ms = None if since is None else parse_instant(since)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     if topic not in (None, where.topic):
         raise typer.BadParameter(f"{place} is not of {topic}: leave --app out")
-    if start is not None and (start[0].name != "instant" or start[1] is not None):
-        raise typer.BadParameter(f"{since!r} is no instant: write @-1h or @2026-03-01T00:00:00Z", param_hint="--since")
     return Wanted(
         topic=where.topic, partition=where.partition, first=where.first, last=where.last, reason=reason,
-        subscription=subscription, since_ms=None if start is None else start[0].number, key=key,
+        subscription=subscription, since_ms=since_ms, key=key,
     )  # fmt: skip
 
 

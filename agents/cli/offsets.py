@@ -48,6 +48,14 @@ def parse_position(text: str) -> tuple[Position, Position | None]:
     return _parse(start), stop
 
 
+def parse_instant(text: str) -> int:
+    """``@-1h`` or ``@2026-03-01T00:00:00Z`` as Unix milliseconds; raises ValueError that says how to write one."""
+    start, stop = parse_position(text)
+    if start.name != "instant" or stop is not None:
+        raise ValueError(f"{text!r} is no instant: write @-1h or @2026-03-01T00:00:00Z")
+    return start.number
+
+
 def _parse(text: str) -> Position:
     if text in ("beginning", "end"):
         return Position(text)

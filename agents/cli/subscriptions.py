@@ -17,10 +17,12 @@ from agents import calculations
 from agents.calculation_pool import START_S, CalculationPool, Failed
 from agents.calculations import own_types
 from agents.cli import choices, completion
+from agents.cli import replay as replaying
 from agents.cli.output import Exit, TableOrJson, TableOrJsonOption, note, show
 from agents.config_changes import ByOption, as_row, history, live_graph, save
 from agents.config_records import read_records
 from agents.dispatch import email_sender
+from agents.subscription_status import read_status
 from agents.subscriptions_file import read_subscriptions
 from streams.codec import Codec, Registry
 from streams.core.catalogue import CATALOGUE, nearest_types
@@ -46,6 +48,8 @@ app = typer.Typer(
     callback=own_types, no_args_is_help=True, help="Who wants which events, how, and with which parameters."
 )
 
+
+app.command("replay")(replaying.replay)
 
 #: A receiver changes over within a day; Standard Webhooks advises a grace like that.
 OVERLAP_H = 24.0
@@ -128,11 +132,17 @@ def list_subscriptions(style: TableOrJsonOption = TableOrJson.TABLE) -> None:
 
 @app.command("show")
 def show_one(name: Annotated[str, typer.Argument(metavar="NAME", autocompletion=completion.subscriptions)]) -> None:
-    """Show all of one subscription as JSON; secrets are only references.
+    """Show all of one subscription as JSON; secrets are only references. "status" is how it fares now.
+
+    That is: active, failing, disabled, paused or inactive, and why; what waits and what is retried; the endpoint with
+    its breaker, its last success and its last failure (an address that was refused, with the reason).
 
     Example: curfew subscriptions show crm
     """
-    typer.echo(json.dumps(msgspec.to_builtins(_one(name)), indent=2))
+    subscription = _one(name)
+    shown = msgspec.to_builtins(subscription)
+    shown["status"] = msgspec.to_builtins(read_status(Settings(), subscription))
+    typer.echo(json.dumps(shown, indent=2))
 
 
 @app.command()

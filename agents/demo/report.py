@@ -194,7 +194,7 @@ def _event_checks(seen: Seen, script: Script, states: dict[str, str], counted: C
 
 
 def _delivery_checks(lines: list[Line], got: Webhooks, webhook_subscriptions: frozenset[str]) -> Iterator[Check]:
-    difference = sum(line.balance.difference for line in lines)
+    difference = sum(line.difference for line in lines)
     open_ends = sum(line.balance.pending + line.balance.dead + line.lag + line.unreadable for line in lines)
     yield Check(
         name="published = delivered + pending + dead + filtered",
@@ -225,7 +225,7 @@ def delivery_rows(lines: Iterable[Line]) -> list[dict[str, Any]]:
             "pending": line.balance.pending,
             "dead": line.balance.dead,
             "filtered": line.balance.filtered,
-            "difference": line.balance.difference,
+            "difference": line.difference,
         }
         for line in lines
     ]

@@ -59,3 +59,8 @@ def command_id(change_id: str, revision: int, step: str, attempt: int = 1) -> st
 def unit_id(event_id: str, subscription: str, recipient: str = "") -> str:
     """Id of one delivery unit: this event for this recipient of this subscription; "" where it has only one."""
     return derive("unit", event_id, subscription, *([recipient] if recipient else []))
+
+
+def replayed_unit_id(run: str, unit_id: str) -> str:
+    """Id of the unit that sends ``unit_id`` again in this run; the same command twice is the same unit."""
+    return derive("replay", run, unit_id)

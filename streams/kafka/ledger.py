@@ -1,12 +1,13 @@
 """The checker of the ledger: computes it from the topics themselves, not from what the workers say of themselves.
 
-It reads, in this order, the rows (changelog of the delivery store), the dead letters, the results, and the queues. The
-rows come first: whatever they say has ended, its result or dead letter was durable before. Units of records that intake
-had not reached then are left out; that is lag, not difference.
+It reads, in this order, the rows (changelog of the delivery store), the commands of replays, the dead letters, the
+results, and the queues. The rows come first: whatever they say has ended, its result or dead letter was durable before.
+Units of records that intake had not reached then are left out; that is lag, not difference.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -14,19 +15,24 @@ from typing import Any, Final
 from streams.codec import Codec
 from streams.core.delivery import units
 from streams.core.delivery.ledger import Balance, Evidence, balance
-from streams.core.delivery.messages import Result, Verdict
+from streams.core.delivery.messages import Replay, Result, Verdict
 from streams.core.delivery.recipients import unit_ids
-from streams.core.delivery.units import Activation, Done, State, Unit
+from streams.core.delivery.units import Activation, Done, Reached, State, Unit
 from streams.core.errors import Poison
 from streams.core.events import Event
 from streams.core.filters import Unfit
+from streams.core.ids import replayed_unit_id
 from streams.core.subscription_filter import Acceptance
 from streams.core.subscriptions import Subscription
 from streams.filters import CelLanguage
+from streams.kafka import changelog
+from streams.kafka.changelog import Rows
+from streams.kafka.ledger_runs import Run, RunAccount
 from streams.kafka.scan import Scanner, Span
 
 UNIT_HEADER: Final = "curfew-unit-id"
 SUBSCRIPTION_HEADER: Final = "curfew-subscription-id"
+REPLAY_HEADER: Final = "curfew-replay-run"
 OFFSET_HEADER: Final = "__connect.errors.offset"
 PARTITION_HEADER: Final = "__connect.errors.partition"
 
@@ -39,13 +45,15 @@ class LedgerTopics:
     results: str = "delivery.results"
     dead_letters: str = "dead-letters.delivery"
     changelog: str = "delivery-store-changelog"
+    replays: str = "delivery.replays"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
     """The balance of one subscription. ``lag``: records of its queue that intake had not reached; ``unreadable``:
     records that are no events (in the dead letters, but nobody's units); ``unfit``: filtered ones for which the filter
-    had no answer; ``oldest_pending_ms``: when the oldest unit that is not finished was accepted, Unix milliseconds."""
+    had no answer; ``oldest_pending_ms``: when the oldest unit that is not finished was accepted, Unix milliseconds;
+    ``runs``: its replays, each with a balance of its own."""
 
     subscription: str
     subscription_id: str
@@ -55,6 +63,20 @@ class Line:
     unreadable: int
     unfit: int = 0
     oldest_pending_ms: int | None = None
+    runs: tuple[Run, ...] = ()
+
+    @property
+    def difference(self) -> int:
+        """Of the events and of all replays."""
+        return self.balance.difference + sum(run.balance.difference for run in self.runs)
+
+    @property
+    def oddities(self) -> frozenset[str]:
+        """What is missing or nobody's, of the events and of all replays."""
+        balances = (self.balance, *(run.balance for run in self.runs))
+        return frozenset(
+            f"{self.subscription_id} {one}" for found in balances for one in (*found.missing, *found.unexpected)
+        )
 
 
 #: Unit id → (partition, offset) of its event in the queue.
@@ -79,6 +101,7 @@ class _Account:
     unreadable: int = 0
     unfit: int = 0
     oldest_ms: int | None = None
+    runs: dict[str, RunAccount] = field(default_factory=lambda: defaultdict(RunAccount))
 
     def evidence(self) -> Evidence:
         return Evidence(
@@ -106,7 +129,10 @@ def check(config: Mapping[str, Any], codec: Codec, topics: LedgerTopics | None =
     """
     topics = topics or LedgerTopics()
     with Scanner(config) as scanner:
-        accounts = _read_rows(scanner, topics.changelog)
+        rows = changelog.rows(scanner, topics.changelog, _KINDS)
+        accounts = _opened(rows)
+        _read_replays(scanner, topics.replays, accounts, rows, codec)
+        _read_rows(rows, accounts)
         _read_dead_letters(scanner, topics.dead_letters, accounts)
         _read_results(scanner, topics.results, accounts, codec)
         for queue in sorted({account.queue for account in accounts.values()}):
@@ -121,30 +147,53 @@ def check(config: Mapping[str, Any], codec: Codec, topics: LedgerTopics | None =
             unreadable=account.unreadable,
             unfit=account.unfit,
             oldest_pending_ms=account.oldest_ms,
+            runs=tuple(run.closed(name) for name, run in sorted(account.runs.items()) if run.known),
         )
         for subscription_id, account in sorted(accounts.items(), key=lambda item: (item[1].name, item[0]))
     ]
 
 
-def _read_rows(scanner: Scanner, changelog: str) -> dict[str, _Account]:
-    kept: dict[tuple[int, bytes], bytes] = {}
-    for message in scanner.read(changelog, scanner.spans(changelog)):
-        key, value = message.key() or b"", message.value()
-        where = message.partition() or 0, key
-        if value is None:
-            kept.pop(where, None)
-        elif key.startswith((units.UNIT, units.ACTIVATION, units.VERSION, units.DONE)):
-            kept[where] = value
+_KINDS: Final = (units.UNIT, units.ACTIVATION, units.VERSION, units.DONE, units.REPLAYS)
+
+
+def _opened(rows: Rows) -> dict[str, _Account]:
     accounts: dict[str, _Account] = {}
-    for (partition, key), value in kept.items():
+    for (partition, key), value in rows.items():
         if key.startswith(units.ACTIVATION):
             row = units.decode(value, Activation)
             account = accounts.setdefault(row.subscription_id, _Account(queue=row.queue, name=row.subscription))
             account.activations[partition] = row
-    for (partition, key), value in kept.items():
+    return accounts
+
+
+def _read_replays(scanner: Scanner, topic: str, accounts: dict[str, _Account], rows: Rows, codec: Codec) -> None:
+    """A subscription that has seen no event yet may have replays."""
+    decode = codec.decoder(Replay)
+    reached = {
+        partition: units.decode(value, Reached).through
+        for (partition, key), value in rows.items()
+        if key == units.REPLAYS
+    }
+    for message in scanner.read(topic, scanner.spans(topic)):
+        try:
+            wanted = decode(message.value())
+        except Poison:
+            continue
+        account = accounts.setdefault(wanted.subscription_id, _Account(queue=wanted.queue, name=wanted.subscription))
+        run = account.runs[wanted.run]
+        if (message.offset() or 0) < reached.get(message.partition() or 0, 0):
+            run.asked.add(replayed_unit_id(wanted.run, wanted.unit_id))
+        else:
+            run.lag += 1
+
+
+def _read_rows(rows: Rows, accounts: dict[str, _Account]) -> None:
+    for (partition, key), value in rows.items():
         if key.startswith(units.UNIT):
             unit = units.decode(value, Unit)
-            if unit.subscription_id in accounts:
+            if unit.subscription_id in accounts and unit.replay is not None:
+                accounts[unit.subscription_id].runs[unit.replay].pending.add(unit.unit_id)
+            elif unit.subscription_id in accounts:
                 account = accounts[unit.subscription_id]
                 account.pending[unit.unit_id] = partition, unit.offset
                 account.oldest_ms = min(unit.accepted_ms, account.oldest_ms or unit.accepted_ms)
@@ -155,15 +204,21 @@ def _read_rows(scanner: Scanner, changelog: str) -> dict[str, _Account]:
         elif key.startswith(units.DONE):
             done = units.decode(value, Done)
             if done.state is State.DISCARDED and done.subscription_id in accounts:
-                accounts[done.subscription_id].discarded[key.rsplit(b"/", 1)[1].decode()] = partition, done.offset
-    return accounts
+                account, unit_id = accounts[done.subscription_id], key.rsplit(b"/", 1)[1].decode()
+                if done.replay is not None:
+                    account.runs[done.replay].discarded.add(unit_id)
+                else:
+                    account.discarded[unit_id] = partition, done.offset
 
 
 def _read_dead_letters(scanner: Scanner, topic: str, accounts: dict[str, _Account]) -> None:
     for message in scanner.read(topic, scanner.spans(topic)):
         headers = dict(message.headers() or ())
         account = accounts.get(_text(headers, SUBSCRIPTION_HEADER))
-        if account is not None:
+        run = _text(headers, REPLAY_HEADER)
+        if account is not None and run:
+            account.runs[run].dead.add(_text(headers, UNIT_HEADER))
+        elif account is not None:
             place = int(_text(headers, PARTITION_HEADER) or -1), int(_text(headers, OFFSET_HEADER) or -1)
             account.dead[_text(headers, UNIT_HEADER)] = place
 
@@ -180,7 +235,11 @@ def _read_results(scanner: Scanner, topic: str, accounts: dict[str, _Account], c
         except Poison:
             continue  # the delivery worker has dead-lettered it; if it was a success, the unit shows as missing
         account = accounts.get(result.subscription_id)
-        if account is not None and result.verdict is Verdict.DELIVERED:
+        if account is None or result.verdict is not Verdict.DELIVERED:
+            continue
+        if result.replay is not None:
+            account.runs[result.replay].deliver(result, result.replay)
+        else:
             account.delivered[result.unit_id] = result.queue_partition, result.queue_offset
 
 

@@ -46,11 +46,13 @@ class EmailSender:
         recipient: str,
         event: Event,
         *,
+        replay: str | None = None,
         guard: Callable[[], None] = lambda: None,
     ) -> Exchange:
         """Make an attempt; every failure is an Exchange, only cancellation and ``guard`` raise.
 
         4xx and broken connections are tried again, 5xx never. ``guard`` is called right before the mail is handed over.
+        ``replay`` marks a repetition that a person has asked for.
         """
         if self._server is None:
             detail = "the setting smtp_url of the dispatch worker is not set"
@@ -62,6 +64,8 @@ class EmailSender:
         except TemplateNotFound as error:
             detail = f"there is no template {error.name} in the directory email_templates of the dispatch worker"
             return Exchange(verdict=Verdict.FAILED, reason="no_template", detail=detail)
+        if replay is not None:
+            mail["Curfew-Replay"] = replay
         guard()
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._hand_over, self._server, mail)
 

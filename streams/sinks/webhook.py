@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
+from streams.core.delivery.hops import REPLAY
 from streams.core.delivery.messages import Verdict
 from streams.core.errors import Poison
 from streams.core.events import Event
@@ -32,8 +33,6 @@ MAX_RESULT_BODY: Final = 1_024
 #: Open requests of one process; each takes a file descriptor, and the usual limit is 1,024.
 MAX_OPEN: Final = 512
 USER_AGENT: Final = "Curfew-Webhooks/1"
-#: Says that somebody has asked for this event again, and in which run (`curfew subscriptions replay`).
-REPLAY: Final = "curfew-replay"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,10 @@ from confluent_kafka import Producer
 
 from agents.embedded import Stack
 from streams.codec import Codec, Registry
+from streams.codec.registration import register_all
 from streams.core.ids import derive
+from streams.kafka import admin as kafka_admin
+from streams.kafka.manifest import Manifest
 from tests.delivery.plant import Plant, event, subscription
 from tests.delivery.receiving import SECRET
 from tests.support.kafka_io import TIMEOUT_SECONDS, wait_until
@@ -39,6 +42,13 @@ class Deployment:
         }
         self.directory = directory
         self.codec = Codec(Registry(stack.address.schema_registry_url))
+
+    def prepare(self) -> None:
+        """Topics and schemas, as `curfew topics apply` and `curfew schemas apply` make them."""
+        manifest = Manifest.load()
+        admin = kafka_admin.admin_client({"bootstrap.servers": self.address.bootstrap_servers})
+        kafka_admin.apply(manifest, admin, kafka_admin.diff(manifest, admin))
+        register_all(Registry(self.address.schema_registry_url), manifest.subjects())
 
     def run(self, *command: str, code: int = 0) -> str:
         """What it printed as its result."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from agents import calculations
 from agents.calculation_pool import CalculationPool
-from agents.delivery import ATTEMPTS, REOPENS, RESULTS, TICKS, Delivery
+from agents.delivery import ATTEMPTS, REOPENS, REPLAYS, RESULTS, TICKS, Delivery
 from agents.dispatch import Dispatcher
 from streams.codec import Codec, LocalIds, LocalSchemas
 from streams.core.delivery.messages import Attempt, Result, Verdict
@@ -284,6 +284,8 @@ class Plant:
             return self.delivery.results
         if topic == REOPENS:
             return self.delivery.reopens
+        if topic == REPLAYS:
+            return self.delivery.replays
         return self.delivery.retries if topic == TICKS else self.delivery.intake
 
     def _batch(self, topic: str, records: list[Record], store: MemoryStore | None = None) -> Batch:

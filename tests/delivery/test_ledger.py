@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 from confluent_kafka import Producer
 
-from agents.delivery import RESULTS
+from agents.delivery import REPLAYS, RESULTS
 from streams.core.delivery.ledger import Evidence, balance
-from streams.core.delivery.messages import Result, Verdict
+from streams.core.delivery.messages import Replay, Result, Verdict
 from streams.core.events import Audience, Event
 from streams.core.ids import derive
 from streams.core.subscriptions import Ordering
@@ -18,6 +18,7 @@ from streams.kafka import ledger
 from streams.kafka.chunks import Output
 from streams.kafka.ledger import LedgerTopics, Line
 from tests.delivery.plant import PARTITION, Plant, event, forward, subscription
+from tests.delivery.test_replay import command, replay
 from tests.support.brokers import Brokers
 from tests.support.kafka_io import TIMEOUT_SECONDS, create_topic
 
@@ -111,11 +112,14 @@ def busy_plant() -> tuple[Plant, list[Result]]:
 class Written:
     """The topics of one plant, under names of one test."""
 
-    def __init__(self, kafka: Brokers, unique: Callable[[str], str], plant: Plant, results: list[Result]) -> None:
+    def __init__(
+        self, kafka: Brokers, unique: Callable[[str], str], plant: Plant, results: list[Result],
+        replays: Sequence[Replay] = (),
+    ) -> None:  # fmt: skip
         self.kafka, self.plant = kafka, plant
         self.topics = LedgerTopics(
             queue_prefix=unique("queue."), results=unique("results"), dead_letters=unique("dead"),
-            changelog=unique("changelog"),
+            changelog=unique("changelog"), replays=unique("replays"),
         )  # fmt: skip
         self.write(f"{self.topics.queue_prefix}customer-events", [
             (one.key.encode(), plant.codec.encode("queue.customer-events", one), [])
@@ -127,6 +131,7 @@ class Written:
         ])  # fmt: skip
         self.write(self.topics.results, [self.encoded(one) for one in results])
         self.write(self.topics.dead_letters, [as_record(one) for one in plant.dead()])
+        self.write(self.topics.replays, [(None, plant.codec.encode(REPLAYS, one), []) for one in replays])
         self.write(self.topics.changelog, [(key, value, []) for key, value in plant.store.scan(b"")])
 
     def encoded(self, result: Result) -> tuple[bytes, bytes, list[tuple[str, bytes]]]:
@@ -211,3 +216,40 @@ def test_a_filter_is_applied_as_it_was_when_the_record_came(kafka: Brokers, uniq
         results=written.write(unique("less"), [written.encoded(one) for one in results[1:]]),
     )["crm"]
     assert less.balance.difference == 1
+
+
+@pytest.mark.kafka
+def test_a_replay_is_a_run_of_its_own_that_balances_until_one_result_is_missing_or_swapped(
+    kafka: Brokers, unique: Callable[[str], str]
+) -> None:
+    """The events' own equation does not see it; one result removed or one id swapped is exactly 1, in the run."""
+    plant, results = busy_plant()
+    own = len(plant.made)
+    wanted = [command(plant, event(n, f"A{n % 4}"), "copy", offset=n) for n in range(4)]
+    wanted.append(command(plant, event(1, "A1"), "crm", offset=1))
+    wanted.append(command(plant, event(5, "A1"), "crm", offset=5))  # it waits for its own delivery still
+    attempts = plant.attempts(replay(plant, *wanted))
+    plant.answer([one for one in attempts if one.event_id != event(3, "A3").event_id])
+    results += [plant.result(attempt, result) for attempt, result in plant.made[own:]]
+    later = [command(plant, event(4, "A0"), "copy", offset=4)]
+    written = Written(kafka, unique, plant, results, [*wanted, *later])
+
+    lines = written.check()
+
+    assert {name: line.difference for name, line in lines.items()} == {"crm": 0, "internal": 0, "copy": 0}
+    [copy], [crm] = lines["copy"].runs, lines["crm"].runs
+    assert (copy.name, copy.balance.accepted, copy.balance.delivered, copy.balance.pending, copy.lag) == (
+        "run-1", 4, 3, 1, 1,
+    )  # fmt: skip
+    assert (crm.balance.accepted, crm.balance.delivered, crm.balance.discarded) == (2, 1, 1)
+    assert (lines["copy"].balance.accepted, lines["copy"].balance.delivered) == (40, 40)
+
+    replayed = next(one for one in results if one.replay is not None and one.subscription == "copy")
+    without = [written.encoded(one) for one in results if one is not replayed]
+    removed = written.check(results=written.write(unique("removed"), without))
+    swapped_result = replace(replayed, unit_id=derive("unit", "of nobody"))
+    swapped = written.check(results=written.write(unique("swapped"), [*without, written.encoded(swapped_result)]))
+
+    assert [removed["copy"].balance.difference, removed["copy"].difference] == [0, 1]
+    assert removed["copy"].runs[0].balance.missing == (replayed.unit_id,)
+    assert [swapped["copy"].difference, swapped["crm"].difference] == [1, 0]

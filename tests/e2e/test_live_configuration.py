@@ -243,3 +243,21 @@ def lines(application: Application) -> list[dict[str, Any]]:
 
 def ledger(application: Application, name: str) -> dict[str, Any]:
     return next(one for one in lines(application) if one["subscription"] == name)
+
+
+def test_the_ledger_upstream_accounts_for_every_record_and_event(application: Application) -> None:
+    """News, the same again, an older revision and a record that is no Avro; each event is in its queue."""
+    customer = Customer(application, "upstream-1")
+    customer.change()
+    customer.change()
+    application.send("billing.account", ("upstream-1", created("upstream-1")), ("upstream-1", b"no Avro"))
+    application.settle()
+
+    found = json.loads(application.run("ledger", "--upstream", "-f", "json").stdout)
+
+    accounts = next(one for one in found["inputs"] if one["topic"] == "billing.account")
+    assert accounts["input"] == sum(accounts[term] for term in ("applied", "stale", "duplicate", "dead"))
+    assert min(accounts[term] for term in ("applied", "stale", "dead")) >= 1
+    changed = next(one for one in found["events"] if one["type"] == "account.status_changed")
+    assert changed["raised"] == changed["routed"] + changed["unrouted"] >= 2
+    assert {one["difference"] for one in (*found["inputs"], *found["events"])} == {0}

@@ -163,7 +163,7 @@ class LedgerSource:
         rows = [
             {
                 "subscription": line.subscription,
-                "difference": line.balance.difference,
+                "difference": line.difference,
                 "accepted": line.balance.accepted,
             }
             for line in found

@@ -5,7 +5,8 @@ A :class:`Desk` writes rows and returns effects; the agent turns them into recor
 - in-order: an event is sent only after the one before it in its key was delivered or given up. Up to :data:`TRAIN`
   events of a key are handed to the dispatch worker together; it stops at the first that fails (``Attempt.follows``);
 - a unit is attempted at most ``len(schedule_s)`` times (the same attempt may be asked for twice after a crash);
-- a repeated event is recognised for :data:`DONE_KEPT_MS`, and its first version is the one that is delivered.
+- a repeated event is recognised for :data:`DONE_KEPT_MS`, and its first version is the one that is delivered;
+- a replay is a unit of its own, in a lane of its run: it holds up no event, and goes after those that happen now.
 """
 
 from __future__ import annotations
@@ -19,11 +20,13 @@ from typing import Final, TypeAlias
 
 from streams.core.delivery import hops, units
 from streams.core.delivery.index import Index
-from streams.core.delivery.messages import Attempt, Header, Reopen, Result, Verdict, attempt_id
+from streams.core.delivery.messages import Attempt, Header, Reopen, Replay, Result, Verdict, attempt_id
 from streams.core.delivery.recipients import refusal, unit_ids
 from streams.core.delivery.retries import next_delay_ms
-from streams.core.delivery.units import Activation, Disabled, Done, Parked, Span, State, Table, Unit
+from streams.core.delivery.units import Activation, Disabled, Done, Parked, Reached, Span, State, Table, Unit
+from streams.core.errors import Poison
 from streams.core.events import Event
+from streams.core.ids import replayed_unit_id
 from streams.core.subscription_filter import Acceptance
 from streams.core.subscriptions import OnExhausted, Ordering, Subscription
 
@@ -63,6 +66,15 @@ class Incoming:
     value: bytes
     headers: tuple[Header, ...]
     event: Event
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Again:
+    """A command of a replay, with its offset in the commands and the event that it holds, or why it cannot be sent."""
+
+    offset: int
+    wanted: Replay
+    event: Event | Poison
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,7 +191,7 @@ class Desk:
             queue=record.queue,
             offset=record.offset,
             event_id=event.event_id,
-            lane=f"{event.key} {recipient}".rstrip() if ordered else None,
+            lane=_lane(event, recipient) if ordered else None,
             state=State.PENDING,
             attempts=0,
             due_ms=self._now_ms + subscription.schedule_s[0] * 1000,
@@ -188,21 +200,29 @@ class Desk:
             value=record.value,
             headers=record.headers,
         )
-        size = len(record.value) + sum(len(header.name) + len(header.value) for header in record.headers)
+        yield from self._admit(subscription, unit, event)
+
+    def _admit(self, subscription: Subscription, unit: Unit, event: Event) -> Iterator[Effect]:
+        """Begin a new unit, or end it at once when it can never be delivered."""
+        size = len(unit.value) + sum(len(header.name) + len(header.value) for header in unit.headers)
         if size > MAX_EVENT_BYTES:
             yield from self._end(unit, State.DEAD, "too_large", f"{size} bytes, at most {MAX_EVENT_BYTES}")
             return
-        refused = refusal(subscription, recipient)
+        refused = refusal(subscription, unit.recipient)
         if refused is not None:
             yield from self._end(unit, State.DEAD, *refused)
             return
         goes_on = subscription.forward is not None or subscription.calculation is not None
-        if goes_on and hops.hops(record.headers, event.hops) >= hops.MAX_HOPS:
-            passed = hops.extended(hops.path(record.headers), record.queue)
+        if goes_on and unit.replay is None and hops.replayed(unit.headers) is not None:
+            # A replay is for the receivers of one subscription; what it forwards must not set off everything again.
+            yield from self._end(unit, State.DISCARDED, "replayed", "")
+            return
+        if goes_on and hops.hops(unit.headers, event.hops) >= hops.MAX_HOPS:
+            passed = hops.extended(hops.path(unit.headers), unit.queue)
             detail = f"forwarded or calculated {hops.MAX_HOPS} times: {passed}"
             yield from self._end(unit, State.DEAD, "hop_limit", detail)
             return
-        self._table.put(units.unit_key(unit_id), unit)
+        self._table.put(units.unit_key(unit.unit_id), unit)
         self._index.join(unit)
         if self._is_head(unit):
             self._index.wait(unit, self._now_ms)
@@ -232,6 +252,7 @@ class Desk:
             return
         if result.verdict is Verdict.DELIVERED:
             yield from self._end(replace(unit, attempts=max(unit.attempts, result.number)), State.DELIVERED, None, "")
+            self._repair(unit)
         elif unit.state is State.IN_FLIGHT and result.number == unit.attempts:
             if result.verdict is Verdict.POSTPONED:
                 if result.reason == DISABLED:
@@ -290,7 +311,67 @@ class Desk:
         self._index.flying(unit.subscription_id).discard(unit.unit_id)
         self._index.wait(pending, self._now_ms)
 
-    # Redrive
+    # Replay and redrive
+
+    def replay(self, commands: Iterable[Again], through: int) -> Iterator[Effect]:
+        """Begin what a run of `curfew subscriptions replay` asks for; ``through`` is the offset after the chunk.
+
+        The same command twice begins it once, also when it was delivered or given up since. What cannot be sent any
+        more, or is on its way anyway, is discarded: every command is accounted for.
+        """
+        reached = self._table.reached()
+        for one in commands:
+            if reached is None or one.offset >= reached.through:
+                yield from self._again(one.wanted, one.event)
+        # Last, as in accept.
+        self._table.put(units.REPLAYS, Reached(through=max(through, reached.through if reached is not None else 0)))
+
+    def _again(self, wanted: Replay, event: Event | Poison) -> Iterator[Effect]:
+        subscription = self._book.by_id.get(wanted.subscription_id)
+        unit_id = replayed_unit_id(wanted.run, wanted.unit_id)
+        if self._table.unit(unit_id) is not None or self._table.done(unit_id) is not None:
+            return
+        lane = None
+        if isinstance(event, Event) and subscription is not None and subscription.ordering is Ordering.IN_ORDER:
+            lane = _run_lane(wanted.run, _lane(event, wanted.recipient))
+        unit = Unit(
+            unit_id=unit_id,
+            subscription_id=wanted.subscription_id,
+            subscription=wanted.subscription,
+            recipient=wanted.recipient,
+            queue=wanted.queue,
+            offset=wanted.queue_offset,
+            event_id=wanted.event_id,
+            lane=lane,
+            state=State.PENDING,
+            attempts=0,
+            due_ms=self._now_ms,
+            accepted_ms=self._now_ms,
+            replay=wanted.run,
+            replay_of=wanted.unit_id,
+            key=wanted.key,
+            value=wanted.value,
+            headers=wanted.headers,
+        )
+        if isinstance(event, Poison):
+            yield from self._end(unit, State.DEAD, event.reason, event.detail)
+        elif subscription is None:
+            yield from self._end(unit, State.DISCARDED, "no_subscription", "")
+        elif subscription.calculation is not None:
+            yield from self._end(unit, State.DISCARDED, "calculation", "")
+        elif self._table.unit(wanted.unit_id) is not None:
+            yield from self._end(unit, State.DISCARDED, "open", "")
+        else:
+            yield from self._admit(subscription, unit, event)
+
+    def _repair(self, unit: Unit) -> None:
+        """The receiver has what it had refused: what waits behind it in its key may go on."""
+        if unit.replay is None or unit.lane is None:
+            return
+        lane = (unit.subscription_id, unit.lane.removeprefix(_run_lane(unit.replay, "")))
+        parked = self._table.parked(*lane)
+        if parked is not None and parked.unit_id == unit.replay_of:
+            self._unpark(lane)
 
     def reopen(self, wanted: Reopen) -> Iterator[Effect]:
         """Begin a unit that was given up again, at its place in its key, with the whole policy before it.
@@ -319,6 +400,8 @@ class Desk:
             begun_before=attempts,
             due_ms=self._now_ms,
             accepted_ms=self._now_ms,
+            replay=wanted.replay,
+            replay_of=wanted.replay_of,
             key=wanted.key,
             value=wanted.value,
             headers=wanted.headers,
@@ -421,6 +504,8 @@ class Desk:
                 queue_offset=unit.offset,
                 event_id=unit.event_id,
                 follows=follows,
+                replay=unit.replay,
+                replay_of=unit.replay_of,
                 key=unit.key,
                 value=unit.value,
                 headers=unit.headers,
@@ -438,6 +523,7 @@ class Desk:
             attempts=unit.attempts,
             reason=reason,
             finished_ms=self._now_ms,
+            replay=unit.replay,
         )
         self._table.put(units.done_key(unit.unit_id), done)
         self._table.delete(units.unit_key(unit.unit_id))
@@ -481,6 +567,16 @@ class Desk:
             return False
         row = self._table.disabled(subscription.id)
         return row is not None and row.version >= subscription.version
+
+
+def _lane(event: Event, recipient: str) -> str:
+    """The ordering key."""
+    return f"{event.key} {recipient}".rstrip()
+
+
+def _run_lane(run: str, lane: str) -> str:
+    """The ordering key of a run: its events wait for each other, and nothing else waits for them."""
+    return f"replay:{run}/{lane}"
 
 
 def _window(subscription: Subscription) -> int:

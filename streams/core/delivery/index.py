@@ -10,12 +10,14 @@ from bisect import bisect_left
 from collections import deque
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from streams.core.delivery.units import ENDPOINT, LANE, UNIT, Disabled, Rows, State, Table, Unit, decode
 
 #: (queue offset, unit id): the order in which units of a subscription are tried.
 Place: TypeAlias = tuple[int, str]
+#: Added to the offsets of replays: a replay of days goes behind what happens now, not before it.
+AFTER_LIVE: Final = 1 << 62
 #: (subscription id, ordering key)
 Lane: TypeAlias = tuple[str, str]
 
@@ -37,7 +39,7 @@ class Index:
         """Put ``unit`` at its place in its lane, if it waits in one."""
         if unit.lane is None:
             return
-        place = (unit.offset, unit.unit_id)
+        place = place_of(unit)
         lane = self.lanes.setdefault((unit.subscription_id, unit.lane), deque())
         if not lane or lane[-1] < place:
             lane.append(place)
@@ -47,7 +49,7 @@ class Index:
 
     def wait(self, unit: Unit, now_ms: int) -> None:
         """Make ``unit`` ready if it is due, otherwise remember when it will be."""
-        place = (unit.offset, unit.unit_id)
+        place = place_of(unit)
         if unit.due_ms <= now_ms:
             heappush(self.ready.setdefault(unit.subscription_id, []), place)
         else:
@@ -75,11 +77,16 @@ class Index:
         return self.in_flight.setdefault(subscription_id, set())
 
 
+def place_of(unit: Unit) -> Place:
+    """Its place among the units of its subscription."""
+    return unit.offset + (AFTER_LIVE if unit.replay is not None else 0), unit.unit_id
+
+
 def rebuild(rows: Rows) -> Index:
     """The index of all rows; the cost is that of the open units, since finished ones have another prefix."""
     index, table = Index(), Table(rows)
     waiting: list[Unit] = []
-    for unit in sorted((decode(data, Unit) for _, data in rows.scan(UNIT)), key=lambda unit: unit.offset):
+    for unit in sorted((decode(data, Unit) for _, data in rows.scan(UNIT)), key=place_of):
         index.join(unit)
         if unit.state is State.IN_FLIGHT:
             index.flying(unit.subscription_id).add(unit.unit_id)

@@ -89,6 +89,7 @@ class Reopen:
     """Begin a unit again that was given up: its dead letter as a command to the delivery worker.
 
     ``attempts`` were made before; they are not counted against the policy any more, but no attempt has their numbers.
+    ``replay`` and ``replay_of`` are those of the attempts, where it was a replay that was given up.
     ``key``, ``value`` and ``headers`` are the queue record's own.
     """
 
@@ -102,6 +103,29 @@ class Reopen:
     event_id: str
     lane: str | None
     attempts: int
+    replay: str | None = None
+    replay_of: str | None = None
+    key: bytes | None
+    value: bytes
+    headers: tuple[Header, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replay:
+    """Send an event again to a receiver of a subscription, whatever became of the unit ``unit_id`` that it was.
+
+    It is a unit of its own in ``run``. ``key``, ``value`` and ``headers`` are the queue record's own.
+    """
+
+    run: str
+    unit_id: str
+    subscription_id: str
+    subscription: str
+    recipient: str
+    queue: str
+    queue_partition: int
+    queue_offset: int
+    event_id: str
     key: bytes | None
     value: bytes
     headers: tuple[Header, ...]

@@ -7,6 +7,7 @@
 ``version/<subscription id>/<version>`` the subscription as it was, for the ledger's filter
 ``endpoint/<subscription id>``          an endpoint that asked for no more (:class:`Disabled`)
 ``lane/<subscription id>/<key>``        a key whose head is exhausted and whose later events wait (:class:`Parked`)
+``replays``                             how far the commands of replays have been decided (:class:`Reached`)
 ======================================  ==========================================================================
 
 The event's bytes are in the row, not a reference into the queue: a unit may wait longer than the queue keeps its
@@ -31,6 +32,7 @@ ACTIVATION: Final = b"activation/"
 VERSION: Final = b"version/"
 ENDPOINT: Final = b"endpoint/"
 LANE: Final = b"lane/"
+REPLAYS: Final = b"replays"
 
 
 class State(StrEnum):
@@ -49,7 +51,7 @@ class Unit:
 
     ``attempts`` counts those that were begun, ``begun_before`` those of them before it was redriven. ``lane`` is the
     ordering key when the unit waits for earlier ones of its key, None when it does not. ``due_ms`` is when the next
-    attempt may begin.
+    attempt may begin. ``replay`` is the run that sends ``replay_of``, another unit, again.
     """
 
     unit_id: str
@@ -65,6 +67,8 @@ class Unit:
     due_ms: int
     accepted_ms: int
     begun_before: int = 0
+    replay: str | None = None
+    replay_of: str | None = None
     last_status: int | None = None
     last_reason: str | None = None
     last_body: str | None = None
@@ -85,6 +89,7 @@ class Done:
     attempts: int
     reason: str | None
     finished_ms: int
+    replay: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,10 +140,17 @@ class Parked:
     at_ms: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reached:
+    """Commands of ``delivery.replays`` in this partition below ``through`` are units; the others are still to come."""
+
+    through: int
+
+
 Row = TypeVar("Row")
 _encode = msgspec.msgpack.Encoder().encode
 _decoders: dict[type, msgspec.msgpack.Decoder[object]] = {
-    cls: msgspec.msgpack.Decoder(cls) for cls in (Unit, Done, Activation, Disabled, Parked, Subscription)
+    cls: msgspec.msgpack.Decoder(cls) for cls in (Unit, Done, Activation, Disabled, Parked, Reached, Subscription)
 }
 
 
@@ -213,6 +225,9 @@ class Table:
 
     def parked(self, subscription_id: str, lane: str) -> Parked | None:
         return self._get(lane_key(subscription_id, lane), Parked)
+
+    def reached(self) -> Reached | None:
+        return self._get(REPLAYS, Reached)
 
     def put(self, key: bytes, row: object) -> None:
         self.rows.put(key, encode(row))
