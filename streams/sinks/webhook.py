@@ -168,13 +168,7 @@ class WebhookSender:
         policy = webhook_guard.Policy(loopback=self._development, networks=networks)
         session = self._sessions.get(policy)
         if session is None:
-            session = self._sessions[policy] = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, socket_factory=webhook_guard.socket_factory(policy)),
-                timeout=aiohttp.ClientTimeout(total=TIMEOUT_S),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                auto_decompress=False,  # 64 KiB of a compressed answer may be gigabytes
-                trust_env=False,  # a proxy from the environment would connect on our behalf, past the guard
-            )
+            session = self._sessions[policy] = open_session(policy)
         return session
 
     async def close(self) -> None:
@@ -185,6 +179,17 @@ class WebhookSender:
         for session in sessions.values():
             await session.close()
         self._open = asyncio.Semaphore(MAX_OPEN)
+
+
+def open_session(policy: webhook_guard.Policy) -> aiohttp.ClientSession:
+    """A session that connects where ``policy`` allows and nowhere else; close it on its event loop."""
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, socket_factory=webhook_guard.socket_factory(policy)),
+        timeout=aiohttp.ClientTimeout(total=TIMEOUT_S),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,  # 64 KiB of a compressed answer may be gigabytes
+        trust_env=False,  # a proxy from the environment would connect on our behalf, past the guard
+    )
 
 
 def _judge(
