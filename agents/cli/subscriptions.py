@@ -21,6 +21,7 @@ from agents.cli.output import Exit, TableOrJson, TableOrJsonOption, note, show
 from agents.config_changes import ByOption, as_row, history, live_graph, save
 from agents.config_records import read_records
 from agents.dispatch import email_sender
+from agents.endpoint_status import endpoint_status
 from agents.subscriptions_file import read_subscriptions
 from streams.codec import Codec, Registry
 from streams.core.catalogue import CATALOGUE, nearest_types
@@ -128,11 +129,15 @@ def list_subscriptions(style: TableOrJsonOption = TableOrJson.TABLE) -> None:
 
 @app.command("show")
 def show_one(name: Annotated[str, typer.Argument(metavar="NAME", autocompletion=completion.subscriptions)]) -> None:
-    """Show all of one subscription as JSON; secrets are only references.
+    """Show all of one subscription as JSON, and under "endpoint" how its receiver fares and why an attempt failed last.
+
+    Secrets are only references.
 
     Example: curfew subscriptions show crm
     """
-    typer.echo(json.dumps(msgspec.to_builtins(_one(name)), indent=2))
+    live = _one(name)
+    shown = {**msgspec.to_builtins(live), "endpoint": endpoint_status(Settings(), live)}
+    typer.echo(json.dumps(shown, indent=2, ensure_ascii=False))
 
 
 @app.command()

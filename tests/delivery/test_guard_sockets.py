@@ -15,6 +15,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from agents.endpoint_status import described
 from streams.core.delivery.made import decode_health, endpoint_key
 from streams.core.delivery.messages import Verdict
 from streams.core.subscriptions import Webhook
@@ -49,7 +50,8 @@ class Sockets:
                 address = found.pop(0) if len(found) > 1 else found[0]
                 kind = socket.AF_INET6 if ":" in address else socket.AF_INET
                 return [{"hostname": host, "host": address, "port": port, "family": kind, "proto": 0, "flags": 0}]
-            return await real(_, host, port, family)
+            answers: list[dict[str, Any]] = await real(_, host, port, family)
+            return answers
 
         real: Any = aiohttp.ThreadedResolver.resolve
         monkeypatch.setattr(BaseSelectorEventLoop, "sock_connect", noted)
@@ -239,8 +241,8 @@ def test_a_proxy_of_the_environment_is_not_asked(
     assert proxied == []
 
 
-def test_the_reason_of_a_refusal_is_in_the_row_of_the_endpoint(sockets: Sockets) -> None:
-    """From there `curfew subscriptions show` and the board have it."""
+def test_the_reason_of_a_refusal_is_in_the_status_of_the_subscription(sockets: Sockets) -> None:
+    """As `curfew subscriptions show` makes it of the endpoint's row."""
     endpoint = Webhook(url="https://10.0.0.1/", secret_ref=SECRET_REF)
 
     async def main() -> Plant:
@@ -252,8 +254,10 @@ def test_the_reason_of_a_refusal_is_in_the_row_of_the_endpoint(sockets: Sockets)
 
     plant = asyncio.run(main())
 
-    row = plant.rows_made.get(endpoint_key(plant.catalogue.subscriptions["crm"].id))
+    live = plant.catalogue.subscriptions["crm"]
+    row = plant.rows_made.get(endpoint_key(live.id))
     assert row is not None
-    assert decode_health(row).last_reason == "address_refused"
-    assert "10.0.0.1 is private" in (decode_health(row).last_detail or "")
+    status = described(decode_health(row), live, plant.clock.now())
+    assert (status["state"], status["failures_in_a_row"], status["last_reason"]) == ("failing", 1, "address_refused")
+    assert "10.0.0.1 is private" in status["last_detail"]
     assert sockets.destinations == []
