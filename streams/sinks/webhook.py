@@ -172,13 +172,10 @@ class WebhookSender:
         return session
 
     async def close(self) -> None:
-        """Close the connections, after the requests that are under way (each ends by its time-out)."""
-        for _ in range(MAX_OPEN):
-            await self._open.acquire()
+        """Close the connections; call it when no request is under way any more."""
         sessions, self._sessions = self._sessions, {}
         for session in sessions.values():
             await session.close()
-        self._open = asyncio.Semaphore(MAX_OPEN)
 
 
 def open_session(policy: webhook_guard.Policy) -> aiohttp.ClientSession:
