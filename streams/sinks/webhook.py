@@ -129,7 +129,8 @@ class WebhookSender:
         except TimeoutError:
             failure = ("timeout", f"no answer within {TIMEOUT_S:.0f} s")
         except aiohttp.InvalidURL as error:
-            failure = ("url_refused", _message(error))
+            # Its text holds the whole URL, whose path and query may be secrets of the receiver.
+            failure = ("url_refused", f"the url cannot be called: {error.description or 'its host is none'}")
         except aiohttp.ClientSSLError as error:
             failure = ("tls", _message(error))
         except aiohttp.ClientConnectorDNSError as error:
