@@ -30,6 +30,7 @@ from streams.core.events import Event, Finding
 from streams.core.operations import disabled, failing
 from streams.core.subscriptions import Subscription
 from streams.kafka.chunks import Batch
+from streams.kafka.failpoints import passing
 from streams.kafka.runtime import Runtime
 from streams.ports import Clock
 from streams.settings import Settings
@@ -65,7 +66,7 @@ def attach(runtime: Runtime, ports: Ports) -> None:
     pool = CalculationPool(settings.calculations, calculations.load(settings.calculations))
     dispatcher = Dispatcher(ports, sender, mailer, pool)
     runtime.agent("dispatch", topics=[ATTEMPTS], handler=dispatcher.handle, open=dispatcher.open, side_by_side=True)
-    runtime.background(lambda: _close_at_end(sender, mailer, pool))
+    runtime.at_end(lambda: _close(sender, mailer, pool))
 
 
 def email_sender(settings: Settings, clock: Clock) -> EmailSender:
@@ -79,13 +80,10 @@ def email_sender(settings: Settings, clock: Clock) -> EmailSender:
     )
 
 
-async def _close_at_end(sender: WebhookSender, mailer: EmailSender, pool: CalculationPool) -> None:
-    try:
-        await asyncio.Event().wait()
-    finally:
-        await sender.close()
-        mailer.close()
-        await pool.close()
+async def _close(sender: WebhookSender, mailer: EmailSender, pool: CalculationPool) -> None:
+    await sender.close()
+    mailer.close()
+    await pool.close()
 
 
 class Forwarded(NamedTuple):
@@ -178,6 +176,7 @@ class Dispatcher:
             for attempt_id in new:
                 desk.running.pop(attempt_id).cancel()
             raise
+        passing("attempt.row")
         for train in _trains(new):
             task = loop.create_task(self._in_turn(batch, desk, train, begin_by))
             self._tasks.add(task)
@@ -288,18 +287,21 @@ class Dispatcher:
                 exchange = await self._exchange(batch, attempt, event, subscription, begin_by)
         except Postponed as postponed:
             return Done(self._about(attempt, subscription, postponed.exchange))
+        passing("attempt.answered")
         notices = gate.note(exchange, self._now_ms())
         return Done(self._about(attempt, subscription, exchange), notices=notices)
 
     async def _exchange(
         self, batch: Batch, attempt: Attempt, event: Event, subscription: Subscription, begin_by: float
     ) -> Exchange:
+        def guard() -> None:
+            batch.guard()
+            passing("attempt.leaves")
+
         unit_id = attempt.replay_of or attempt.unit_id
         replay = attempt.replay or hops.replayed(attempt.headers)
         if subscription.email is not None:
-            return await self._mailer.send(
-                subscription, unit_id, attempt.recipient, event, replay=replay, guard=batch.guard
-            )
+            return await self._mailer.send(subscription, unit_id, attempt.recipient, event, replay=replay, guard=guard)
         return await self._sender.send(
             subscription,
             unit_id,
@@ -307,7 +309,7 @@ class Dispatcher:
             event,
             begin_within_s=begin_by - time.monotonic(),
             replay=replay,
-            guard=batch.guard,
+            guard=guard,
         )
 
     def _gate(self, batch: Batch, desk: Desk, subscription: Subscription) -> Gate:

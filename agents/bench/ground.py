@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
@@ -24,15 +24,23 @@ WORKERS = ("plan-changes", "execution", "persistence")
 class Ground(Site):
     """The bench's site: only the workers that take part, and what they cost."""
 
-    def __init__(self, directory: Path, report: Callable[[str], None], workers: Sequence[str] = WORKERS) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        report: Callable[[str], None],
+        workers: Sequence[str] = WORKERS,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(directory, "bench", Manifest.load(), report, left_behind=["persist-*.sqlite*"])
         self.workers = workers
+        self._env = dict(env or {})
         #: Name of a process → the most memory (MiB, resident) that it ever had, over its restarts.
         self.peak_mib: dict[str, float] = {}
 
     def start(self) -> None:
         """Kafka and registry with fresh data, topics, schemas, the matrix element, an empty billing store."""
         self.start_stack(CURFEW_LOG_LEVEL="info")
+        self.supervisor.env = {**self.supervisor.env, **self._env}
         self.apply_topics()
         self.apply_schemas()
         write_records(self.settings, self.codec, "catalog.matrix-element", {ELEMENT.key: ELEMENT})

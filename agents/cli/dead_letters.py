@@ -105,7 +105,8 @@ def redrive(
 ) -> None:
     """Send dead letters back to the topics from which they came, as they were; those sent back before are left out.
 
-    Says first how many there are of each reason. Deliveries (dead-letters.delivery) are refused.
+    Says first how many there are of each reason. A delivery begins again at its place in the order of its key, with all
+    of its attempts before it.
 
     Example: curfew dead-letters redrive --app events --reason unknown_schema_id --dry-run
     """

@@ -10,6 +10,8 @@ import os
 import signal
 from collections.abc import Callable
 
+#: Places of the dispatch worker around a request: its row is durable, it is about to leave, it was answered.
+ATTEMPT_POINTS = ("attempt.row", "attempt.leaves", "attempt.answered")
 #: Every place that the runtime passes, in the order of a chunk's life; the fault suite walks through all of them.
 FAIL_POINTS = (
     "recovery.start",
@@ -39,8 +41,9 @@ def _compile(setting: str | None) -> Callable[[str], None]:
     if not setting:
         return lambda name: None
     target, _, nth = setting.partition(":")
-    if target not in FAIL_POINTS:
-        raise ValueError(f"CURFEW_FAILPOINT={setting!r}: no such fail point; one of {', '.join(FAIL_POINTS)}")
+    known = (*FAIL_POINTS, *ATTEMPT_POINTS)
+    if target not in known:
+        raise ValueError(f"CURFEW_FAILPOINT={setting!r}: no such fail point; one of {', '.join(known)}")
     remaining = int(nth or "1")
 
     def passing(name: str) -> None:

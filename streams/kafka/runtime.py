@@ -93,6 +93,7 @@ class Runtime:
         self._time = BusinessTime(settings.kafka(), read_tick, wall=settings.clock is ClockMode.WALL)
         self._openers: list[Opener] = []
         self._background: list[Callable[[], Coroutine[Any, Any, None]]] = []
+        self._at_end: list[Callable[[], Coroutine[Any, Any, None]]] = []
         self._handlers: dict[str, Handler] = {}
         self._topics: list[str] = []
         self._leading: list[str] = []
@@ -208,6 +209,10 @@ class Runtime:
         """Run ``task()`` for as long as the worker runs. It may only produce: what it learns comes back as records."""
         self._background.append(task)
 
+    def at_end(self, close: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Await ``close()`` when the worker stops, after the last chunk, which may need what it closes."""
+        self._at_end.append(close)
+
     def publish(
         self, topic: str, *, key: str | bytes | None, value: bytes | None, partition: int = -1
     ) -> None:  # for background tasks
@@ -284,6 +289,8 @@ class Runtime:
         for task in (committer, crash, *tasks):
             task.cancel()
         await self._faust.stop()
+        for close in self._at_end:
+            await close()
         await health.stop()
         await loop.run_in_executor(None, self._outbox.close)
         self._stores.close()

@@ -128,7 +128,8 @@ class WebhookSender:
         except TimeoutError:
             failure = ("timeout", f"no answer within {TIMEOUT_S:.0f} s")
         except aiohttp.InvalidURL as error:
-            failure = ("url_refused", _message(error))
+            # Its text holds the whole URL, whose path and query may be secrets of the receiver.
+            failure = ("url_refused", f"the url cannot be called: {error.description or 'its host is none'}")
         except aiohttp.ClientSSLError as error:
             failure = ("tls", _message(error))
         except aiohttp.ClientConnectorDNSError as error:
@@ -167,23 +168,25 @@ class WebhookSender:
         policy = webhook_guard.Policy(loopback=self._development, networks=networks)
         session = self._sessions.get(policy)
         if session is None:
-            session = self._sessions[policy] = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, socket_factory=webhook_guard.socket_factory(policy)),
-                timeout=aiohttp.ClientTimeout(total=TIMEOUT_S),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                auto_decompress=False,  # 64 KiB of a compressed answer may be gigabytes
-                trust_env=False,  # a proxy from the environment would connect on our behalf, past the guard
-            )
+            session = self._sessions[policy] = open_session(policy)
         return session
 
     async def close(self) -> None:
-        """Close the connections, after the requests that are under way (each ends by its time-out)."""
-        for _ in range(MAX_OPEN):
-            await self._open.acquire()
+        """Close the connections; call it when no request is under way any more."""
         sessions, self._sessions = self._sessions, {}
         for session in sessions.values():
             await session.close()
-        self._open = asyncio.Semaphore(MAX_OPEN)
+
+
+def open_session(policy: webhook_guard.Policy) -> aiohttp.ClientSession:
+    """A session that connects where ``policy`` allows and nowhere else; close it on its event loop."""
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, socket_factory=webhook_guard.socket_factory(policy)),
+        timeout=aiohttp.ClientTimeout(total=TIMEOUT_S),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,  # 64 KiB of a compressed answer may be gigabytes
+        trust_env=False,  # a proxy from the environment would connect on our behalf, past the guard
+    )
 
 
 def _judge(

@@ -7,8 +7,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -24,10 +22,6 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     UserScramCredentialAlteration,
     UserScramCredentialUpsertion,
 )
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from pydantic import SecretStr
 
 from agents.acl import CLOCK, rights
@@ -38,6 +32,7 @@ from streams.kafka.admin import apply, diff
 from streams.kafka.manifest import Manifest
 from streams.settings import SaslMechanism, SecurityProtocol, Settings
 from tests.cli.curfew import Finished
+from tests.support.certificates import certificates
 from tests.support.kafka_io import wait_until
 
 pytestmark = pytest.mark.kafka
@@ -67,35 +62,6 @@ class Secured:
             "CURFEW_SASL_PASSWORD": password,
             "CURFEW_SSL_CA_FILE": str(self.authority),
         }
-
-
-def certificates(directory: Path) -> tuple[Path, Path]:
-    """(who signs, key and certificate of a broker on loopback), as PEM files."""
-    now = datetime.now(UTC)
-    keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]
-    names = [x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]) for name in ("test authority", "localhost")]
-    pems = []
-    for index, is_authority in enumerate((True, False)):
-        built = (
-            x509.CertificateBuilder()
-            .subject_name(names[index]).issuer_name(names[0]).public_key(keys[index].public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=2))
-            .add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
-            .add_extension(
-                x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))]),
-                critical=False,
-            )
-            .sign(keys[0], hashes.SHA256())
-        )  # fmt: skip
-        pems.append(built.public_bytes(serialization.Encoding.PEM))
-    private = keys[1].private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    authority, server = directory / "authority.pem", directory / "server.pem"
-    authority.write_bytes(pems[0])
-    server.write_bytes(private + pems[1])
-    return authority, server
 
 
 @pytest.fixture(scope="module")
