@@ -97,7 +97,7 @@ def _invoice(
 def _months(
     steps: list[UsageStep], expected: Counter[Key], id: str, zone: str, month_day: int, first: date, last: date
 ) -> None:
-    """Usage half an hour inside of both ends of every other month, else only at its beginning: 60 of 100 each."""
+    """Usage half an hour inside of both ends of the even months, else only at its beginning: 60 of 100 each."""
     start = next(day for n in range(32) if (day := first + n * DAY).day == month_day)
     rule = PeriodRule(zone=zone, starts_on=start, months=1)
     defined = first_instant(zone, first) + HALF
@@ -106,10 +106,9 @@ def _months(
         a_bucket(id=f"{id}-B", account_id=id, service_id=f"{id}-S", period=rule, tiers=(Decimal(100),)),
     )
     steps += (UsageStep(at=defined, value=replace(changed(one), occurred_at=defined)) for one in definitions)
-    number = 0
     while (end := _next_month(start)) <= last:
         begins, closes = first_instant(zone, start), first_instant(zone, end)
-        full = number % 2 == 0
+        full = start.month % 2 == 0
         for at in (begins + HALF, *((closes - HALF,) if full else ())):
             used = Usage(
                 id=f"{id}-{at.isoformat()}", account_id=id, service_id=f"{id}-S", unit="MB", quantity=Decimal(60),
@@ -120,7 +119,7 @@ def _months(
             expected["usage.threshold_exceeded", f"{id}-B", str(start), closes - HALF] += 1
         else:
             expected["contract.under_commit", f"{id}-K", str(start), closes] += 1
-        start, number = end, number + 1
+        start = end
 
 
 def _next_month(day: date) -> date:

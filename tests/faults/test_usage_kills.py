@@ -135,6 +135,8 @@ def story() -> list[KillStep]:
             at(sent, one)
             if rng.random() < 0.2:
                 at(sent + rng.randrange(3), one)  # again
+    # After the contract was judged: one of its commitments is met after all.
+    at(80, some_usage(60.25, 200_000, id="late", service_id="S0", contract_id=CONTRACT))
     return sorted(steps, key=lambda step: step.at)
 
 
@@ -213,4 +215,5 @@ def test_the_story_has_what_it_is_to_prove() -> None:
     assert any(one.facts.get("correction") for one in expected(steps).told)
     assert types["usage.threshold_exceeded"] > 20
     assert types["contract.under_commit"] > 1
+    assert types["contract.commit_met"] == 1
     assert len(usages) > len({one.id for one in usages})

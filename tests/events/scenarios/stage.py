@@ -35,6 +35,8 @@ from tests.support.kafka_io import wait_until
 FAR = timedelta(days=4_000)
 #: A worker starts in a few seconds, on a machine that is busy in a minute.
 TIMEOUT_SECONDS = 240.0
+#: Instants of one part of a long play.
+PART = 40
 #: What the worker writes; making all topics of the manifest would take longer than the play.
 NEEDED = (
     *("plan-change.contexts", "plan-change.validated", "usage.contexts", "usage.contracts"),
@@ -174,6 +176,16 @@ class Stage:
             thread.join()
             self._stop.clear()
         assert error == []
+
+    def play_in_parts(
+        self, steps: Iterable[Step], until: datetime, meanwhile: Callable[[], None] = lambda: None
+    ) -> None:
+        """As :meth:`play`, for long ones: each part has its own time to come to an end. No instant is left out, since a
+        part ends where the next one begins."""
+        coming = sorted(steps, key=lambda step: step.at)
+        starts = sorted({step.at for step in coming})[::PART]
+        for start, end in zip(starts, [*starts[1:], until], strict=True):
+            self.play([step for step in coming if start <= step.at and (step.at < end or end == until)], end, meanwhile)
 
     def _send(self, steps: list[Step]) -> None:
         producer = Producer({**self.kafka(), "partitioner": PARTITIONER, "acks": "all"})
