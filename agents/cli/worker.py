@@ -188,8 +188,7 @@ def up(
         note("nothing was started")
         raise typer.Exit(Exit.FAILURE)
     processes = {f"{name}-{number}": (name, number) for name in WORKERS for number in range(1, instances + 1)}
-    watched = [process for process, (name, _) in processes.items() if WORKERS[name].attach]
-    ports = {} if health_port is None else health_ports.choose(watched, health_port, settings.health_host)
+    ports = {} if health_port is None else health_ports.choose([*processes], health_port, settings.health_host)
     for warning in preflight.unset_secrets(preflight.subscriptions(settings), Secrets(settings.webhook_secrets)):
         note(f"warning: {warning}")
     configure_logging(settings, app="up")
