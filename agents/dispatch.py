@@ -294,13 +294,9 @@ class Dispatcher:
     async def _exchange(
         self, batch: Batch, attempt: Attempt, event: Event, subscription: Subscription, begin_by: float
     ) -> Exchange:
-        def guard() -> None:
-            batch.guard()
-            passing("attempt.leaves")
-
         if subscription.email is not None:
             unit_id = attempt.replay_of or attempt.unit_id
-            return await self._mailer.send(subscription, unit_id, attempt.recipient, event, guard=guard)
+            return await self._mailer.send(subscription, unit_id, attempt.recipient, event, guard=batch.guard)
         return await self._sender.send(
             subscription,
             attempt.replay_of or attempt.unit_id,
@@ -308,7 +304,7 @@ class Dispatcher:
             event,
             begin_within_s=begin_by - time.monotonic(),
             replay=attempt.replay,
-            guard=guard,
+            guard=batch.guard,
         )
 
     def _gate(self, batch: Batch, desk: Desk, subscription: Subscription) -> Gate:
