@@ -163,8 +163,9 @@ class Dispatcher:
             else:
                 self._known(batch, one.attempt, made.decode_made(row))
         left = wanted.keys() & desk.running.keys()
+        futures = {attempt_id: desk.running[attempt_id] for attempt_id in left}
         for attempt_id in left:
-            desk.running[attempt_id].add_done_callback(lambda _, name=attempt_id: done.put_nowait(name))  # type: ignore[misc]
+            futures[attempt_id].add_done_callback(lambda _, name=attempt_id: done.put_nowait(name))  # type: ignore[misc]
         begin_by = time.monotonic() + BEGIN_WITHIN_S
         started = made.encode(made.Made(at_ms=self._now_ms()))
         for attempt_id, one in new.items():
@@ -189,9 +190,16 @@ class Dispatcher:
                 found.append(done.get_nowait())
             left.difference_update(found)
             for attempt_id in found:
-                future = desk.running.get(attempt_id)
-                if future is not None and future.done():  # else the other chunk that has this attempt was sooner
+                future = futures[attempt_id]
+                if desk.running.get(attempt_id) is future:
                     self._conclude(batch, desk, future.result())
+                elif not future.cancelled():
+                    # The other chunk that has this attempt was sooner, and its rows are durable. If it was postponed,
+                    # this chunk may have been asked because of that: without a result its unit would wait for ever.
+                    result = future.result().result
+                    batch.emit(
+                        RESULTS, key=result.unit_id, value=self._result(result), partition=result.queue_partition
+                    )
             yield
             for attempt_id in found:
                 desk.running.pop(attempt_id, None)
@@ -294,14 +302,12 @@ class Dispatcher:
     async def _exchange(
         self, batch: Batch, attempt: Attempt, event: Event, subscription: Subscription, begin_by: float
     ) -> Exchange:
-        def guard() -> None:
-            batch.guard()
-            passing("attempt.leaves")
-
         unit_id = attempt.replay_of or attempt.unit_id
         replay = attempt.replay or hops.replayed(attempt.headers)
         if subscription.email is not None:
-            return await self._mailer.send(subscription, unit_id, attempt.recipient, event, replay=replay, guard=guard)
+            return await self._mailer.send(
+                subscription, unit_id, attempt.recipient, event, replay=replay, guard=batch.guard
+            )
         return await self._sender.send(
             subscription,
             unit_id,
@@ -309,7 +315,7 @@ class Dispatcher:
             event,
             begin_within_s=begin_by - time.monotonic(),
             replay=replay,
-            guard=guard,
+            guard=batch.guard,
         )
 
     def _gate(self, batch: Batch, desk: Desk, subscription: Subscription) -> Gate:

@@ -10,8 +10,8 @@ import os
 import signal
 from collections.abc import Callable
 
-#: Places of the dispatch worker around a request: its row is durable, it is about to leave, it was answered.
-ATTEMPT_POINTS = ("attempt.row", "attempt.leaves", "attempt.answered")
+#: Places of the dispatch worker around a request: its row is durable, it was answered.
+ATTEMPT_POINTS = ("attempt.row", "attempt.answered")
 #: Every place that the runtime passes, in the order of a chunk's life; the fault suite walks through all of them.
 FAIL_POINTS = (
     "recovery.start",

@@ -22,6 +22,7 @@ from streams.kafka import admin as kafka_admin
 from streams.kafka.manifest import Manifest
 from tests.delivery.plant import Plant, event, subscription
 from tests.delivery.receiving import SECRET
+from tests.support.brokers import Brokers
 from tests.support.kafka_io import TIMEOUT_SECONDS, wait_until
 
 ACCOUNTS: Final = 20
@@ -30,18 +31,19 @@ ACCOUNTS: Final = 20
 class Deployment:
     """Commands and workers of Curfew against one stack."""
 
-    def __init__(self, stack: Stack, directory: Path) -> None:
-        assert stack.address is not None, "the stack has started"
-        self.address = stack.address
+    def __init__(self, stack: Stack | Brokers, directory: Path) -> None:
+        address = stack if isinstance(stack, Brokers) else stack.address
+        assert address is not None, "the stack has started"
+        self.address = address
         self.env = {
             **os.environ,
-            "CURFEW_BOOTSTRAP_SERVERS": stack.address.bootstrap_servers,
-            "CURFEW_SCHEMA_REGISTRY_URL": stack.address.schema_registry_url,
+            "CURFEW_BOOTSTRAP_SERVERS": address.bootstrap_servers,
+            "CURFEW_SCHEMA_REGISTRY_URL": address.schema_registry_url,
             "CURFEW_DATA_DIR": str(directory),
             "CURFEW_SECRET_TEST": SECRET,
         }
         self.directory = directory
-        self.codec = Codec(Registry(stack.address.schema_registry_url))
+        self.codec = Codec(Registry(address.schema_registry_url))
 
     def prepare(self) -> None:
         """Topics and schemas, as `curfew topics apply` and `curfew schemas apply` make them."""
@@ -55,7 +57,7 @@ class Deployment:
         return self.completed(*command, code=code).stdout
 
     def completed(self, *command: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(self._curfew(*command), env=self.env, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(self._curfew(*command), env=self.env, capture_output=True, text=True, timeout=300)
         assert done.returncode == code, f"{command}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
 

@@ -59,3 +59,25 @@ def test_a_train_behind_a_slow_answer_is_not_begun_any_more(monkeypatch: pytest.
     ]
     assert [one.verdict for one in next_chunk] == [Verdict.DELIVERED] * 3
     assert began == [(0, "1"), (1, "1"), (2, "1"), (3, "1")]
+
+
+def test_an_attempt_that_is_asked_for_again_as_soon_as_it_was_postponed_gets_a_result_too() -> None:
+    """The chunk that postponed it is not finished yet when the next one asks: without a result of its own, the unit
+    would be in flight for ever."""
+
+    async def main() -> list[Result]:
+        plant = Plant(subscription(), sender=sender())
+        [_, second] = plant.attempts(plant.feed(event(0), event(1)))  # follows one that nobody has delivered
+        first_chunk, again = plant.handling([second]), plant.handling([second])
+        await anext(first_chunk)
+        await anext(first_chunk)  # postponed, and about to become durable
+        await anext(again)
+        async for _ in first_chunk:
+            pass
+        async for _ in again:
+            pass
+        return [plant.codec.decode(one.value, Result) for one in plant.outputs if one.topic == RESULTS]
+
+    results = asyncio.run(main())
+
+    assert [(one.number, one.verdict, one.reason) for one in results] == [(1, Verdict.POSTPONED, "order")] * 2
