@@ -69,7 +69,7 @@ def test_two_workers_killed_in_the_flow_lose_nothing_and_keep_the_order(deployme
                 process.send_signal(signal.SIGKILL)
                 process.wait(10)
         between = deployment.ledger()
-        endpoint = json.loads(deployment.run("subscriptions", "show", "crm"))["endpoint"]
+        endpoint = json.loads(deployment.run("subscriptions", "show", "crm"))["status"]["endpoint"]
         crm.behave()
         with deployment.worker("delivery"), deployment.worker("dispatch"):
             wait_until(lambda: len(accepted()) == 1_200, "everything is delivered", 120)
@@ -79,7 +79,7 @@ def test_two_workers_killed_in_the_flow_lose_nothing_and_keep_the_order(deployme
         after = deployment.ledger()
         received = crm.received()[tried:]
 
-    assert (endpoint["last_reason"], endpoint["last_status"]) == ("http_500", 500)
+    assert (endpoint["last_failure_reason"], endpoint["last_failure_status"]) == ("http_500", 500)
     assert between["crm"]["difference"] == between["partner-copy"]["difference"] == 0
     assert (after["crm"]["published"], after["crm"]["delivered"], after["crm"]["difference"]) == (1_200, 1_200, 0)
     assert after["partner-copy"]["difference"] == 0
