@@ -63,6 +63,7 @@ class WebhookSender:
         self._development = development
         self._networks = tuple(networks)
         self._sessions: dict[webhook_guard.Policy, aiohttp.ClientSession] = {}
+        #: By subscription and not by host: of many receivers on one host, one that is slow must not hold up the others.
         self._endpoints: dict[tuple[str, int], asyncio.Semaphore] = {}
         self._open = asyncio.Semaphore(MAX_OPEN)
 
@@ -94,7 +95,7 @@ class WebhookSender:
             return Exchange(verdict=Verdict.FAILED, reason="url_refused", detail=f"url {problems[0]}")
         where = urlsplit(webhook.url)
         limit = self._endpoints.setdefault(
-            (where.netloc, subscription.max_concurrency), asyncio.Semaphore(subscription.max_concurrency)
+            (subscription.id, subscription.max_concurrency), asyncio.Semaphore(subscription.max_concurrency)
         )
         async with limit, self._open:
             if time.monotonic() > latest:
