@@ -177,8 +177,10 @@ class Pump:
             self._subscribe()
             while not self._stopping.is_set():
                 self._poll()
-            self._hand_over({*self._assigned})
-            self._consumer.close()
+            # librdkafka's close can wait for ever for a coordinator that is away. Nothing is lost without it: the
+            # member is a static one, which does not leave its group, and what was not committed is repeated.
+            if self._hand_over({*self._assigned}):
+                self._consumer.close()
         except BaseException as error:
             self._loop.call_soon_threadsafe(self._callbacks.on_failed, error)
 
@@ -327,15 +329,18 @@ class Pump:
         self._hand_over({(p.topic, p.partition) for p in partitions})
         passing("rebalance.revoked")
 
-    def _hand_over(self, partitions: set[Partition]) -> None:
+    def _hand_over(self, partitions: set[Partition]) -> bool:
+        """Finish what is in flight and commit it; False if that could not be committed."""
         self._assigned -= partitions
         offsets = self._wait_for(self._callbacks.on_revoked(partitions))
         if not offsets:
-            return
+            return True
         try:
             self._consumer.commit(offsets=_listed(offsets), asynchronous=False)
         except KafkaException as error:  # the next owner repeats these chunks; their ids are the same
             log.warning("pump.not_committed", error=str(error))
+            return False
+        return True
 
     def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         log.warning("pump.partitions_lost", partitions=len(partitions))
