@@ -93,7 +93,8 @@ class Screen:
                 return
             self._webhooks = log.open()
         lines = self._webhooks.read().splitlines()
-        if lines and lines[-1].endswith("}"):
+        # the receiver may be just writing: a line can come in two parts, neither of which is shown
+        if lines and lines[-1].startswith("{") and lines[-1].endswith("}"):
             self._webhook_at = time.monotonic()
             one = json.loads(lines[-1])
             signature = "signature verified" if one["verified"] else "SIGNATURE WRONG"
