@@ -180,12 +180,15 @@ def _history(scanner: Scanner, config: Mapping[str, Any], codec: Codec, subscrip
     return history
 
 
-def _decoded(scanner: Scanner, topic: str, codec: Codec, cls: type[Any]) -> Iterator[tuple[Message, Any]]:
+def _decoded(
+    scanner: Scanner, topic: str, codec: Codec, cls: type[Any], spans: Spans | None = None
+) -> Iterator[tuple[Message, Any]]:
+    """What can be read of ``spans``, or of all; the rest the worker has put aside, and nobody has ever had it."""
     decode = codec.decoder(cls)
-    for message in scanner.read(topic, scanner.spans(topic)):
+    for message in scanner.read(topic, scanner.spans(topic) if spans is None else spans):
         try:
             yield message, decode(message.value())
-        except Poison:  # the worker has put it aside
+        except Poison:
             continue
 
 
@@ -235,7 +238,7 @@ def _in_queue(
 ) -> Iterator[tuple[str, Replay]]:
     """What the queue still has, as far as intake has come: the rest comes by itself."""
     topic, acceptance, met = f"queue.{subscription.queue}", Acceptance(CelLanguage()), set[str]()
-    for message, event in _events(scanner, topic, _spans(scanner, topic, ask, history), codec):
+    for message, event in _decoded(scanner, topic, codec, Event, _spans(scanner, topic, ask, history)):
         recipients = {
             recipient: unit_id
             for recipient, unit_id in unit_ids(subscription, event).items()
@@ -249,15 +252,6 @@ def _in_queue(
                 continue
             met.add(unit_id)
             yield event.type, _command(message, event, subscription, recipient, unit_id)
-
-
-def _events(scanner: Scanner, topic: str, spans: Spans, codec: Codec) -> Iterator[tuple[Message, Event]]:
-    decode = codec.decoder(Event)
-    for message in scanner.read(topic, spans):
-        try:
-            yield message, decode(message.value())
-        except Poison:  # a dead letter of intake; no subscription has ever had it
-            continue
 
 
 def _command(message: Message, event: Event, subscription: Subscription, recipient: str, unit_id: str) -> Replay:

@@ -20,6 +20,10 @@ app = typer.Typer(help="Measure throughput and recovery against peers in the sam
 
 Rounds = Annotated[int, typer.Option(min=1, help="alternating rounds; the median of the ratios counts")]
 Json = Annotated[bool, typer.Option("--json", help="print the result as JSON on standard output")]
+Keep = Annotated[bool, typer.Option("--keep", help="leave data and logs where they are")]
+DataDir = Annotated[
+    Path | None, typer.Option(help="where they are; default bench/ in the data directory", file_okay=False)
+]
 
 
 def _say(text: str) -> None:
@@ -145,10 +149,8 @@ def events(
 def midnight(
     changes: Annotated[int, typer.Option(min=100, help="pending changes, all for one midnight")] = 1_000_000,
     minutes: Annotated[float, typer.Option(help="wall time from all being due to midnight")] = 30.0,
-    keep: Annotated[bool, typer.Option("--keep", help="leave data and logs where they are")] = False,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="where they are; default bench/ in the data directory", file_okay=False)
-    ] = None,
+    keep: Keep = False,
+    data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
     """One million pending changes for one midnight: how long until all are persisted, and how much slack is left.
@@ -173,10 +175,8 @@ def dormancy(
     usages: Annotated[int, typer.Option(min=100, help="usage records over ninety days, some late, some of one day")] = (
         5_000_000
     ),
-    keep: Annotated[bool, typer.Option("--keep", help="leave data and logs where they are")] = False,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="where they are; default bench/ in the data directory", file_okay=False)
-    ] = None,
+    keep: Keep = False,
+    data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
     """A million SIMs and five million usage records: every dormancy event, compared with a count day by day.
@@ -202,10 +202,8 @@ def delivery(
     concurrency: Annotated[int, typer.Option(min=1, help="open requests per endpoint, on both sides")] = 16,
     fan_out: Annotated[int, typer.Option(min=1, help="events for each of a hundred endpoints, per measurement")] = 60,
     seconds: Annotated[float, typer.Option(min=1.0, help="how long latency is measured")] = 20.0,
-    keep: Annotated[bool, typer.Option("--keep", help="leave data and logs where they are")] = False,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="where they are; default bench/ in the data directory", file_okay=False)
-    ] = None,
+    keep: Keep = False,
+    data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
     """Webhooks from the queue to a local receiver, durable, against a bare aiohttp loop that remembers nothing.
@@ -232,7 +230,7 @@ def soak(
     accounts: Annotated[
         int, typer.Option(min=50, help="accounts of the fleet; most services change every night")
     ] = 500,
-    keep: Annotated[bool, typer.Option("--keep", help="leave data and logs where they are")] = False,
+    keep: Keep = False,
     data_dir: Annotated[
         Path | None, typer.Option(help="where they are; default soak/ in the data directory", file_okay=False)
     ] = None,

@@ -153,12 +153,13 @@ class Lane:
         """With the chunks that came after it meanwhile and make one with it. A steady trickle arrives in small chunks;
         one after another they would cost two round trips each, and fall ever further behind."""
         chunks, records, size = [chunk], len(chunk.records), chunk.size
-        while not self._queue.empty():
+        # chunks of ticks stay single, each is an instant of its own
+        while chunk.topic != TICKS and not self._queue.empty():
             self._held = self._queue.get_nowait()
             follower = self._held[0]
             records, size = records + len(follower.records), size + follower.size
-            # of one topic means of one handler; chunks of ticks stay single, each is an instant of its own
-            if follower.topic != chunk.topic or chunk.topic == TICKS or records > CHUNK_RECORDS or size > CHUNK_BYTES:
+            # of one topic means of one handler
+            if follower.topic != chunk.topic or records > CHUNK_RECORDS or size > CHUNK_BYTES:
                 break
             chunks.append(follower)
             self._held = None

@@ -334,25 +334,7 @@ class Desk:
         lane = None
         if isinstance(event, Event) and subscription is not None and subscription.ordering is Ordering.IN_ORDER:
             lane = _run_lane(wanted.run, _lane(event, wanted.recipient))
-        unit = Unit(
-            unit_id=unit_id,
-            subscription_id=wanted.subscription_id,
-            subscription=wanted.subscription,
-            recipient=wanted.recipient,
-            queue=wanted.queue,
-            offset=wanted.queue_offset,
-            event_id=wanted.event_id,
-            lane=lane,
-            state=State.PENDING,
-            attempts=0,
-            due_ms=self._now_ms,
-            accepted_ms=self._now_ms,
-            replay=wanted.run,
-            replay_of=wanted.unit_id,
-            key=wanted.key,
-            value=wanted.value,
-            headers=wanted.headers,
-        )
+        unit = replace(self._begun(wanted, unit_id, lane), replay=wanted.run, replay_of=wanted.unit_id)
         if isinstance(event, Poison):
             yield from self._end(unit, State.DEAD, event.reason, event.detail)
         elif subscription is None:
@@ -386,25 +368,12 @@ class Desk:
         if done is not None and done.state is not State.DEAD:
             return
         attempts = max(wanted.attempts, 0 if done is None else done.attempts)
-        unit = Unit(
-            unit_id=wanted.unit_id,
-            subscription_id=wanted.subscription_id,
-            subscription=wanted.subscription,
-            recipient=wanted.recipient,
-            queue=wanted.queue,
-            offset=wanted.queue_offset,
-            event_id=wanted.event_id,
-            lane=wanted.lane if subscription.ordering is Ordering.IN_ORDER else None,
-            state=State.PENDING,
+        unit = replace(
+            self._begun(wanted, wanted.unit_id, wanted.lane if subscription.ordering is Ordering.IN_ORDER else None),
             attempts=attempts,
             begun_before=attempts,
-            due_ms=self._now_ms,
-            accepted_ms=self._now_ms,
             replay=wanted.replay,
             replay_of=wanted.replay_of,
-            key=wanted.key,
-            value=wanted.value,
-            headers=wanted.headers,
         )
         self._table.delete(units.done_key(unit.unit_id))
         self._table.put(units.unit_key(unit.unit_id), unit)
@@ -418,6 +387,26 @@ class Desk:
         if self._is_head(unit):
             self._index.wait(unit, self._now_ms)
             yield from self._advance(unit.subscription_id)
+
+    def _begun(self, wanted: Replay | Reopen, unit_id: str, lane: str | None) -> Unit:
+        """A unit that a command asks for, due now, before its first attempt."""
+        return Unit(
+            unit_id=unit_id,
+            subscription_id=wanted.subscription_id,
+            subscription=wanted.subscription,
+            recipient=wanted.recipient,
+            queue=wanted.queue,
+            offset=wanted.queue_offset,
+            event_id=wanted.event_id,
+            lane=lane,
+            state=State.PENDING,
+            attempts=0,
+            due_ms=self._now_ms,
+            accepted_ms=self._now_ms,
+            key=wanted.key,
+            value=wanted.value,
+            headers=wanted.headers,
+        )
 
     # Ticks
 
