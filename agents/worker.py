@@ -10,21 +10,14 @@ from typing import Any, Protocol
 
 import structlog
 
-from agents import (
-    calculations,
-    delivery,
-    dispatch,
-    events,
-    execution,
-    hooks,
-    orders,
-    persistence,
-    plan_changes,
-    source_rows,
-    usage,
-)
-from agents.contexts import CONTEXTS
-from agents.source_feeds import SourceFeeds
+from agents import usage
+from agents.calculations import declarations
+from agents.delivery import dispatch, units
+from agents.events import engine
+from agents.events.contexts import CONTEXTS
+from agents.plan_changes import execution, hooks, orders, persistence, scheduler
+from agents.sources import rows
+from agents.sources.feeds import SourceFeeds
 from streams.codec import Codec, Registry, wait_for_registry
 from streams.core.clock import Tick
 from streams.core.errors import Misconfigured
@@ -88,12 +81,12 @@ class Worker:
 WORKERS = {
     "events": Worker(
         about="object changes, findings and time → events in queues; checks plan change requests against the account",
-        attach=(events.attach, orders.attach, source_rows.attach),
+        attach=(engine.attach, orders.attach, rows.attach),
         catalogue=("product", "rate_plan", "bill_run", "route", "subscription", "event_rule", "source", "source_row"),
     ),
     "plan-changes": Worker(
         about="decides, starts, closes and releases rate plan changes",
-        attach=(plan_changes.attach,),
+        attach=(scheduler.attach,),
         catalogue=("matrix_element",),
     ),
     "usage": Worker(
@@ -106,7 +99,7 @@ WORKERS = {
         about="writes sealed outcomes into the billing store", attach=(persistence.attach,), billing_store=True
     ),
     "delivery": Worker(
-        about="keeps what subscribers still have to get", attach=(delivery.attach,), catalogue=("subscription",)
+        about="keeps what subscribers still have to get", attach=(units.attach,), catalogue=("subscription",)
     ),
     "dispatch": Worker(about="sends webhooks and forwards", attach=(dispatch.attach,), catalogue=("subscription",)),
     "sources": Worker(
@@ -140,7 +133,7 @@ def build(
     worker = WORKERS.get(name)
     if worker is None:
         raise Misconfigured(f"no worker called {name!r}; there are: {', '.join(WORKERS)}")
-    calculations.load(settings.calculations)  # routes and subscriptions may name their event types
+    declarations.load(settings.calculations)  # routes and subscriptions may name their event types
     manifest = Manifest.load()
     codec = codec or _registry_codec(settings)
     catalogue = Catalogue(settings.kafka(), [_source(kind, codec) for kind in worker.catalogue])

@@ -28,7 +28,7 @@ from agents.bench.delivery_loop import Task
 from agents.bench.delivery_receiver import FIGURES, HOST, RELEASE, RESET, Watch
 from agents.bench.ground import Ground
 from agents.clock import barrier_reads
-from agents.config_records import write_records
+from agents.configuration.records import write_records
 from agents.supervisor import die_with_parent
 from streams.core.errors import CurfewError
 from streams.kafka.ledger import check as check_ledger

@@ -25,7 +25,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from agents.bench import events_records
 from agents.bench.contenders import PRODUCER, Task
 from agents.bench.field import TIMEOUT_S, Field
-from agents.config_records import write_records
+from agents.configuration.records import write_records
 from streams.codec import Codec, LocalIds, LocalSchemas
 from streams.core.errors import CurfewError
 from streams.kafka import admin as kafka_admin

@@ -11,7 +11,7 @@ from uuid import uuid4
 import psutil
 
 from agents.bench.orders import ELEMENT
-from agents.config_records import write_records
+from agents.configuration.records import write_records
 from agents.site import Site
 from agents.supervisor import Child
 from streams.core.errors import CurfewError

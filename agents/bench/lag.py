@@ -21,7 +21,7 @@ from confluent_kafka._model import ConsumerGroupTopicPartitions
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from agents.monitor_metrics import exposition
+from agents.monitor.metrics import exposition
 from streams.core.lag_report import ClusterLag
 from streams.kafka.lag_poll import LagPoller
 from streams.kafka.lag_survey import ends

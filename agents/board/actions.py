@@ -9,12 +9,12 @@ from typing import Any
 
 import msgspec
 
-from agents.board import redrive
 from agents.cli.plan_changes.requests import new_request
 from agents.cli.plan_changes.sending import exchange
-from agents.config_changes import AUDIT
-from agents.config_records import write_keyed
-from agents.orders import REQUESTS
+from agents.configuration.changes import AUDIT
+from agents.configuration.records import write_keyed
+from agents.delivery import redrive
+from agents.plan_changes.orders import REQUESTS
 from streams.codec import Codec, Registry
 from streams.core.audit import AuditEntry
 from streams.core.ids import derive

@@ -28,10 +28,10 @@ from agents.board.actions import REPAIRS, Actions
 from agents.board.memory import Look, Memory
 from agents.board.panels import countdown, groups, letters, nights, subscriptions, system
 from agents.board.reading import Reading
-from agents.board.redrive import MOST, parse
 from agents.board.sparkline import sparkline
 from agents.board.words import FILTERS, UNKNOWN, utc
 from agents.cli.plan_changes.reasons import in_words
+from agents.delivery.redrive import MOST, parse
 from streams.core.errors import CurfewError
 
 HERE: Final = Path(__file__).parent

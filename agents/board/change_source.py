@@ -12,7 +12,7 @@ from agents.board.dangers import Night, dangers
 from agents.board.memory import Memory
 from agents.board.open_changes import OpenChanges
 from agents.board.panels import countdown, nights
-from agents.change_feed import ChangeFeed
+from agents.plan_changes.change_feed import ChangeFeed
 from streams.codec import Codec, Registry
 from streams.core.change_board import Line, lines
 from streams.settings import Settings

@@ -11,7 +11,7 @@ import typer
 from agents.cli.output import Exit, TableOrJson, TableOrJsonOption, note, show
 
 if TYPE_CHECKING:
-    from agents.reconcile import Difference, Report
+    from agents.reconcile.comparison import Difference, Report
     from streams.settings import Settings
     from streams.sinks.billing import SqlBillingStore
 
@@ -55,7 +55,7 @@ def import_command(
     """
     from datetime import UTC, datetime
 
-    from agents.plan_import import SERVICE_PLANS, import_plans, read_plans
+    from agents.plan_changes.plan_import import SERVICE_PLANS, import_plans, read_plans
     from streams.codec import Codec, Registry
     from streams.kafka.admin import admin_client, answering, require_topics
 
@@ -101,7 +101,7 @@ def reconcile(
 
     Example: curfew billing reconcile --limit 100 -f json
     """
-    from agents import reconcile as comparison
+    from agents.reconcile import comparison
     from streams.codec import Codec, Registry
     from streams.kafka.admin import answering
     from streams.settings import ClockMode

@@ -25,7 +25,7 @@ def setup() -> None:
 
     Example: curfew canary setup
     """
-    from agents.canary_run import setup as make
+    from agents.canary.process import setup as make
 
     settings = Settings()
     configure_logging(settings, app="canary")
@@ -48,7 +48,7 @@ def run(
 
     Example: curfew canary run --health-port 8098
     """
-    from agents.canary_run import Canary
+    from agents.canary.process import Canary
 
     settings = Settings()
     configure_logging(settings, app="canary")

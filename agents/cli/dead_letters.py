@@ -9,13 +9,24 @@ from typing import Annotated, Any
 
 import typer
 
-from agents.board import redrive as steps
 from agents.cli.choices import refuse
 from agents.cli.offsets import parse_instant
 from agents.cli.output import Exit, TableOrJson, TableOrJsonOption, note, show
 from agents.cli.record_json import bytes_json, value_json
-from agents.config_changes import ByOption, author
-from agents.letters import REDRIVE, REVEAL, Letter, Wanted, entry, letters, parse_range, planned, record, send_back
+from agents.configuration.changes import ByOption, author
+from agents.delivery import redrive as steps
+from agents.delivery.letters import (
+    REDRIVE,
+    REVEAL,
+    Letter,
+    Wanted,
+    entry,
+    letters,
+    parse_range,
+    planned,
+    record,
+    send_back,
+)
 from streams.codec import Codec, Registry
 from streams.kafka import dead_letters
 from streams.kafka.admin import answering

@@ -11,7 +11,7 @@ import typer
 from agents.cli.output import Exit, TableOrJson, TableOrJsonOption, note, show
 
 if TYPE_CHECKING:
-    from agents.doctor import Check, Finding
+    from agents.doctor.checks import Check, Finding
 
 app = typer.Typer()
 
@@ -30,7 +30,7 @@ def doctor(
 
     Example: curfew doctor -f json
     """
-    from agents.doctor import examine
+    from agents.doctor.checks import examine
     from streams.settings import Settings
 
     found = examine(checks(), Settings(), timeout_s=timeout)
@@ -42,10 +42,8 @@ def doctor(
 
 def checks() -> tuple[Check, ...]:
     """In the order in which they are shown."""
-    from agents import doctor_kafka as kafka
-    from agents import doctor_parts as parts
-    from agents import doctor_time as clocks
-    from agents.doctor import Check
+    from agents.doctor import clocks, kafka, parts
+    from agents.doctor.checks import Check
 
     return (
         Check(name="kafka", look=kafka.broker),

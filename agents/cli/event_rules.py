@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from agents.cli.output import Exit, TableOrJson, TableOrJsonOption, note, show
-from agents.config_changes import ByOption
+from agents.configuration.changes import ByOption
 
 if TYPE_CHECKING:
     from streams.core.event_rules import EventRule
@@ -31,9 +31,9 @@ def apply(
 
     Example: curfew events rules apply docs/examples/event-rules.toml
     """
-    from agents.config_changes import save
-    from agents.config_records import read_records
-    from agents.event_rules_file import read_rules
+    from agents.configuration.changes import save
+    from agents.configuration.event_rules import read_rules
+    from agents.configuration.records import read_records
     from streams.codec import Codec, Registry
     from streams.core.errors import Misconfigured
     from streams.core.event_rules import EventRule
@@ -115,7 +115,7 @@ def show_history(
 
     Example: curfew events rules history reminder
     """
-    from agents.config_changes import as_row, history
+    from agents.configuration.changes import as_row, history
     from streams.codec import Codec, Registry
     from streams.settings import Settings
 
@@ -125,7 +125,7 @@ def show_history(
 
 
 def _live() -> dict[str, EventRule]:
-    from agents.config_records import read_records
+    from agents.configuration.records import read_records
     from streams.codec import Codec, Registry
     from streams.core.event_rules import EventRule
     from streams.settings import Settings

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from agents.calculations import own_types
+from agents.calculations.declarations import own_types
 from agents.cli import event_rules
 from agents.cli.output import Exit, TableOrJson, TableOrJsonOption, note, show
 from streams.core.catalogue import CATALOGUE, EventType, nearest_types
@@ -64,7 +64,7 @@ def show_type(
 
 def _graph() -> Graph:
     """With the data sources in force, if a broker answers."""
-    from agents.config_changes import live_graph
+    from agents.configuration.changes import live_graph
     from streams.codec import Codec, Registry
     from streams.settings import Settings
 
@@ -116,8 +116,8 @@ def counts(style: TableOrJsonOption = TableOrJson.TABLE) -> None:
     Example: curfew events counts -f json
     """
     # imported here, since only this command needs a broker, and listing types should start quickly
-    from agents.config_records import read_rows
-    from agents.events import CHANGELOG, totals
+    from agents.configuration.records import read_rows
+    from agents.events.engine import CHANGELOG, totals
     from streams.core.rows import count_key
     from streams.settings import Settings
 

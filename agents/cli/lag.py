@@ -56,7 +56,7 @@ def lag(
 
     Example: curfew lag --group 'plan-.*' --limit 1000 --max-seconds 60
     """
-    from agents.monitor_json import over_limits
+    from agents.monitor.as_json import over_limits
 
     settings, wanted = Settings(), name_filter(group, exclude)
     rows: Rows = []
@@ -106,7 +106,7 @@ def name_filter(group: list[str] | None, exclude: list[str] | None) -> Callable[
 def _source(
     settings: Settings, group: list[str], exclude: list[str], ask_monitor: bool
 ) -> Iterator[Callable[[], Rows]]:
-    from agents.monitor_json import as_json
+    from agents.monitor.as_json import as_json
     from streams.kafka.admin import answering
     from streams.kafka.lag_poll import LagPoller, by_name
 
@@ -139,7 +139,7 @@ def _source(
 
 def _monitor_url(settings: Settings) -> str | None:
     """Of a monitor that runs with this data directory and looks at all groups of this cluster."""
-    from agents.monitor import STATE_FILE
+    from agents.monitor.process import STATE_FILE
 
     try:
         state = json.loads((settings.data_dir / STATE_FILE).read_bytes())
@@ -162,7 +162,7 @@ def _from_monitor(url: str, group: list[str], exclude: list[str]) -> Rows | None
 
 
 def _show(rows: Rows, style: TableOrJson) -> None:
-    from agents.monitor_json import duration, sparkline, status_word, trend_word
+    from agents.monitor.as_json import duration, sparkline, status_word, trend_word
 
     if style is TableOrJson.JSON:
         show(rows, style, columns=())
@@ -192,7 +192,7 @@ def _show(rows: Rows, style: TableOrJson) -> None:
 
 def _behind(partition: dict[str, Any]) -> str | None:
     """An interpolated time is not a measured one."""
-    from agents.monitor_json import duration
+    from agents.monitor.as_json import duration
 
     text = duration(partition["time_lag_s"])
     return text if text is None or partition["exact"] else f"~{text}"

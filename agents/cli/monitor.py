@@ -51,7 +51,7 @@ def monitor(
     Example: curfew monitor --exclude 'console-consumer-.*'
     """
     from agents.cli.lag import name_filter
-    from agents.monitor import Monitor, Options
+    from agents.monitor.process import Monitor, Options
     from streams.core.lag import Limits
     from streams.metrics import Family
 

@@ -40,7 +40,7 @@ def revision(settings: Settings) -> str | None:
 
 def subscriptions(settings: Settings) -> dict[str, Subscription]:
     """Those in force, by name."""
-    from agents.config_records import read_records
+    from agents.configuration.records import read_records
     from streams.codec import Codec, Registry
     from streams.core.subscriptions import Subscription
 

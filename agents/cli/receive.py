@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from agents.receiver import HOST, Behaviour, Received, Receiver, serve, to_file
+from agents.delivery.receiver import HOST, Behaviour, Received, Receiver, serve, to_file
 from streams.core.errors import Misconfigured
 from streams.settings import Settings
 from streams.sinks.secrets import DEFAULT_ALLOWED, SecretError, Secrets

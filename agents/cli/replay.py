@@ -11,9 +11,9 @@ from agents.cli import completion
 from agents.cli.choices import refuse, unknown
 from agents.cli.offsets import parse_instant, parse_position
 from agents.cli.output import TableOrJson, note, show
-from agents.config_changes import ByOption, author
-from agents.config_records import read_records
-from agents.replays import Ask, choose, is_there, send
+from agents.configuration.changes import ByOption, author
+from agents.configuration.records import read_records
+from agents.delivery.replays import Ask, choose, is_there, send
 from streams.codec import Codec, Registry
 from streams.core.delivery.hops import is_run
 from streams.core.errors import Transient

@@ -9,13 +9,13 @@ from typing import Annotated
 import msgspec
 import typer
 
-from agents.calculations import own_types
+from agents.calculations.declarations import own_types
 from agents.cli.events import event_type
 from agents.cli.output import Exit, TableOrJson, TableOrJsonOption, note, show
-from agents.config_changes import ByOption, as_row, history, live_graph, save
-from agents.config_records import read_records
-from agents.routes_file import read_routes
-from agents.sample_event import like
+from agents.configuration.changes import ByOption, as_row, history, live_graph, save
+from agents.configuration.records import read_records
+from agents.configuration.routes import read_routes
+from agents.events.sample import like
 from streams.codec import Codec, Registry
 from streams.core.errors import Misconfigured
 from streams.core.events import Audience

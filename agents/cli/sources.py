@@ -13,13 +13,13 @@ import typer
 from confluent_kafka import KafkaException
 
 from agents.cli.output import Exit, TableOrJson, TableOrJsonOption, note, show
-from agents.config_changes import SOURCES, ByOption, as_row, history, live_sources, save
-from agents.config_dependents import dependents
-from agents.config_records import read_records, read_rows, write_keyed
-from agents.events import CHANGELOG
-from agents.source_finder import kept
-from agents.source_rows import ROWS, SHARED
-from agents.sources_file import read_rows_file, read_sources
+from agents.configuration.changes import SOURCES, ByOption, as_row, history, live_sources, save
+from agents.configuration.dependents import dependents
+from agents.configuration.records import read_records, read_rows, write_keyed
+from agents.configuration.sources import read_rows_file, read_sources
+from agents.events.engine import CHANGELOG
+from agents.sources.finder import kept
+from agents.sources.rows import ROWS, SHARED
 from streams.codec import Codec, Registry
 from streams.core.errors import Misconfigured, Transient
 from streams.core.rows import source_key

@@ -13,17 +13,17 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from agents import calculations
-from agents.calculation_pool import START_S, CalculationPool, Failed
-from agents.calculations import own_types
+from agents.calculations import declarations
+from agents.calculations.declarations import own_types
+from agents.calculations.pool import START_S, CalculationPool, Failed
 from agents.cli import choices, completion
 from agents.cli import replay as replaying
 from agents.cli.output import Exit, TableOrJson, TableOrJsonOption, note, show
-from agents.config_changes import ByOption, as_row, history, live_graph, save
-from agents.config_records import read_records
-from agents.dispatch import email_sender
-from agents.subscription_status import read_status
-from agents.subscriptions_file import read_subscriptions
+from agents.configuration.changes import ByOption, as_row, history, live_graph, save
+from agents.configuration.records import read_records
+from agents.configuration.subscriptions import read_subscriptions
+from agents.delivery.dispatch import email_sender
+from agents.delivery.subscription_status import read_status
 from streams.codec import Codec, Registry
 from streams.core.catalogue import CATALOGUE, nearest_types
 from streams.core.delivery.messages import Verdict
@@ -92,7 +92,7 @@ def apply(
         development=settings.environment == "development",
         language=CelLanguage(),
         graph=live_graph(settings, codec),
-        calculations={name: one.kind for name, one in calculations.load(settings.calculations).items()},
+        calculations={name: one.kind for name, one in declarations.load(settings.calculations).items()},
     )
     secrets = _secrets(settings)
 
@@ -273,7 +273,7 @@ def try_one(
 
 async def _try_calculation(name: str, subscription: Subscription, event_type: str | None) -> None:
     declared = Settings().calculations
-    pool = CalculationPool(declared, calculations.load(declared))
+    pool = CalculationPool(declared, declarations.load(declared))
     if name not in pool.calculations:
         choices.refuse(choices.unknown("calculation", name, pool.calculations))
     try:

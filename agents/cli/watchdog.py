@@ -30,7 +30,7 @@ def watchdog(
 
     Example: curfew watchdog --health-port 8099
     """
-    from agents.watchdog import Watchdog
+    from agents.watchdog.process import Watchdog
     from streams.core.watch_rules import Level
 
     settings = Settings()

@@ -19,7 +19,7 @@ from agents.demo.report import Check, Report
 from agents.demo.screen import Screen
 from agents.demo.script import Script
 from agents.demo.watch import Seen, Watch
-from agents.events import totals
+from agents.events.engine import totals
 from streams.core.errors import CurfewError
 from streams.kafka.catalogue import patiently
 from streams.kafka.ledger import Line

@@ -16,12 +16,12 @@ from pathlib import Path
 
 import psutil
 
-from agents.config_records import write_records
+from agents.configuration.records import write_records
+from agents.configuration.routes import read_routes
+from agents.configuration.subscriptions import read_subscriptions
 from agents.demo.fleet import FOUNDED, Fleet
-from agents.plan_import import import_plans
-from agents.routes_file import read_routes
+from agents.plan_changes.plan_import import import_plans
 from agents.site import Site
-from agents.subscriptions_file import read_subscriptions
 from agents.supervisor import die_with_parent, signals_held_back
 from agents.worker import WORKERS
 from streams.core.errors import CurfewError

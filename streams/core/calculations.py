@@ -1,7 +1,7 @@
 """Calculations of the user: an event in, events of declared types out.
 
 A calculation is a pure function, declared in the worker's settings. It runs in a process of its own
-(:mod:`agents.calculation_pool`), within a time budget and a memory bound; what it returns is routed like any event.
+(:mod:`agents.calculations.pool`), within a time budget and a memory bound; what it returns is routed like any event.
 """
 
 from __future__ import annotations

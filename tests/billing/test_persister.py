@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from agents import persistence
 from agents.due_report import DUE
-from agents.persistence import ACKNOWLEDGEMENTS, OUTCOMES, SERVICE_PLANS, SETTLEMENTS, TICKS, Persister
+from agents.plan_changes import persistence
+from agents.plan_changes.persistence import ACKNOWLEDGEMENTS, OUTCOMES, SERVICE_PLANS, SETTLEMENTS, TICKS, Persister
 from streams.codec import Codec, LocalIds, LocalSchemas
 from streams.core.clock import NextDue, Tick
 from streams.core.errors import Transient

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agents.plan_import import read_plans
+from agents.plan_changes.plan_import import read_plans
 from streams.core.errors import Misconfigured
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "plans.jsonl"

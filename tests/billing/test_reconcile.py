@@ -14,9 +14,9 @@ from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from sqlalchemy import Engine
 
-from agents import reconcile
-from agents.persistence import ACKNOWLEDGEMENTS, OUTCOMES, TICKS
-from agents.reconcile import Drift, Report, Topics
+from agents.plan_changes.persistence import ACKNOWLEDGEMENTS, OUTCOMES, TICKS
+from agents.reconcile import comparison
+from agents.reconcile.comparison import Drift, Report, Topics
 from streams.codec import Codec, LocalIds, LocalSchemas
 from streams.core.clock import Tick
 from streams.core.errors import Poison
@@ -98,7 +98,7 @@ class World:
         assert producer.flush(TIMEOUT_SECONDS) == 0
 
     def reconcile(self, now: datetime | None = MORNING, limit: int = 100) -> Report:
-        return reconcile.reconcile(self.config, self.codec, self.store, now=now, limit=limit, topics=self.topics)
+        return comparison.reconcile(self.config, self.codec, self.store, now=now, limit=limit, topics=self.topics)
 
     def drift(self, now: datetime | None = MORNING) -> list[tuple[Drift, str, str]]:
         """What is found, without the detail's hashes and offsets."""
@@ -297,13 +297,13 @@ def test_all_differences_are_counted_and_only_some_are_kept(world: World, databa
 def test_many_changes_are_compared_in_pages(world: World, monkeypatch: pytest.MonkeyPatch, database: Engine) -> None:
     """One difference at the end of several pages of everything, and progress on the way."""
     monkeypatch.setattr("streams.sinks.billing.read.PAGE", 3)
-    monkeypatch.setattr("agents.reconcile.COMPARED", 2)
-    monkeypatch.setattr("agents.reconcile.REPORT_EVERY", 5)
+    monkeypatch.setattr("agents.reconcile.comparison.COMPARED", 2)
+    monkeypatch.setattr("agents.reconcile.comparison.REPORT_EVERY", 5)
     world.night()
     by_hand(database, "DELETE FROM fee WHERE change_id = 'c4'")
     said: list[str] = []
 
-    report = reconcile.reconcile(
+    report = comparison.reconcile(
         world.config, world.codec, world.store, now=MORNING, limit=9, topics=world.topics, progress=said.append
     )
 
@@ -318,11 +318,11 @@ def test_many_changes_are_compared_in_pages(world: World, monkeypatch: pytest.Mo
 
 def test_business_time_is_the_highest_tick(world: World) -> None:
     """Two clocks may write, so the last one need not be it."""
-    before = reconcile.business_time(world.config, world.codec, world.topics)
+    before = comparison.business_time(world.config, world.codec, world.topics)
     world.tick(MORNING)
     world.tick(EVENING)
 
-    assert (before, reconcile.business_time(world.config, world.codec, world.topics)) == (None, MORNING)
+    assert (before, comparison.business_time(world.config, world.codec, world.topics)) == (None, MORNING)
 
 
 # -- the command ----------------------------------------------------------------------------------------------------
@@ -348,7 +348,7 @@ def test_the_command_says_0_or_3_and_names_the_change(
     """An agreement, then a fee that somebody deleted, as a table and as JSON; counts beside it."""
     from streams.codec import Registry
 
-    monkeypatch.setattr("agents.reconcile.Topics", partial(Topics, **_names(world.topics)))
+    monkeypatch.setattr("agents.reconcile.comparison.Topics", partial(Topics, **_names(world.topics)))
     assert curfew("schemas", "apply").code == 0
     world.codec = Codec(Registry(_environment("CURFEW_SCHEMA_REGISTRY_URL")))
     world.night()

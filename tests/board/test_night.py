@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from agents.config_changes import AUDIT
+from agents.configuration.changes import AUDIT
 from streams.core.audit import AuditEntry
 from tests.board.browser import SEEN_SECONDS, Browser, chromium
 from tests.board.conftest import LETTER, SERVICES, TOKEN, UNPAID, Evening

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 from confluent_kafka import Producer
 
-from agents import letters
-from agents.board import redrive
+from agents.delivery import letters, redrive
 from streams.core.errors import Poison, Transient
 from streams.kafka.chunks import Record
 from streams.kafka.dead_letters import envelope

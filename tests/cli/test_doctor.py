@@ -25,8 +25,8 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     ResourceType,
 )
 
-from agents import doctor_time
-from agents.doctor import Status
+from agents.doctor import clocks
+from agents.doctor.checks import Status
 from agents.embedded import Stack, StackConfig
 from streams.kafka.partitioner import partition_of
 from streams.settings import Settings
@@ -187,9 +187,9 @@ def test_a_machine_whose_clock_is_off_by_five_minutes_is_told(
     assert stack.address is not None
     monkeypatch.setenv("CURFEW_BOOTSTRAP_SERVERS", stack.address.bootstrap_servers)
     command = [tool, "-f", offset, sys.executable, "-c", "import time; print(time.time())"]
-    monkeypatch.setattr(doctor_time, "machine_time", lambda: float(subprocess.check_output(command)))
+    monkeypatch.setattr(clocks, "machine_time", lambda: float(subprocess.check_output(command)))
 
-    [found] = doctor_time.clock(Settings())
+    [found] = clocks.clock(Settings())
 
     assert found.status is Status.FAULT
     assert re.fullmatch(rf"this machine's clock is [45] min {word} the broker's", found.finding)

@@ -7,9 +7,9 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-import agents.steps
+import agents.plan_changes.steps
 from agents.cli.plan_changes.reasons import EXPLANATIONS, explain, in_words, why
-from agents.reconcile_letters import Letter
+from agents.reconcile.letters import Letter
 from streams.core import (
     change_context,
     change_desk,
@@ -31,7 +31,8 @@ NO_CODES = {
 
 
 DECIDING = (
-    agents.steps, change_context, change_desk, change_orders, change_progress, change_repairs, eligibility, execute,
+    agents.plan_changes.steps, change_context, change_desk, change_orders, change_progress, change_repairs,
+    eligibility, execute,
 )  # fmt: skip
 
 

@@ -13,8 +13,9 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from agents import business_time, change_feed
+from agents import business_time
 from agents.cli.plan_changes import rows, view
+from agents.plan_changes import change_feed
 from streams.codec import Codec, Registry
 from streams.codec.rows import encode_row
 from streams.core.change import Change, State

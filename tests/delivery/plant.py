@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from agents import calculations
-from agents.calculation_pool import CalculationPool
-from agents.delivery import ATTEMPTS, REOPENS, REPLAYS, RESULTS, TICKS, Delivery
-from agents.dispatch import Dispatcher
+from agents.calculations import declarations
+from agents.calculations.pool import CalculationPool
+from agents.delivery.dispatch import Dispatcher
+from agents.delivery.units import ATTEMPTS, REOPENS, REPLAYS, RESULTS, TICKS, Delivery
 from streams.codec import Codec, LocalIds, LocalSchemas
 from streams.core.delivery.messages import Attempt, Result, Verdict
 from streams.core.delivery.units import Done, Table
@@ -250,7 +250,7 @@ class Plant:
     def restart_dispatcher(self, sender: WebhookSender) -> None:
         """As after its end: only its rows are left."""
         mailer = EmailSender(server=None, sender="curfew@localhost", templates=Templates(None), clock=self.clock)
-        self.pool = CalculationPool(self.calculations, calculations.load(self.calculations))
+        self.pool = CalculationPool(self.calculations, declarations.load(self.calculations))
         self.dispatcher = Dispatcher(self.ports, sender, mailer, self.pool)
         self.dispatcher.open(self._batch(ATTEMPTS, [], self.rows_made))
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from agents.calculation_pool import START_S, Busy, CalculationPool, Failed
-from agents.calculations import load
-from agents.dispatch import FINDINGS
+from agents.calculations.declarations import load
+from agents.calculations.pool import START_S, Busy, CalculationPool, Failed
+from agents.delivery.dispatch import FINDINGS
 from streams.core import catalogue
 from streams.core.calculations import Calculation, Emitted, checked, findings
 from streams.core.delivery.hops import HOPS, MAX_HOPS, PATH

@@ -7,8 +7,8 @@ import asyncio
 import pytest
 from aiohttp import web
 
-from agents import dispatch
-from agents.delivery import RESULTS
+from agents.delivery import dispatch
+from agents.delivery.units import RESULTS
 from streams.core.delivery.messages import Result, Verdict
 from streams.core.subscriptions import Webhook
 from tests.delivery.plant import Plant, event, subscription

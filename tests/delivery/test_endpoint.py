@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from agents.dispatch import FINDINGS
-from agents.endpoint_gate import Gate, Postponed
+from agents.delivery.dispatch import FINDINGS
+from agents.delivery.endpoint_gate import Gate, Postponed
 from streams.core.catalogue import CATALOGUE
 from streams.core.delivery import made
 from streams.core.delivery.endpoint import (

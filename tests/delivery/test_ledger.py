@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from confluent_kafka import Producer
 
-from agents.delivery import REPLAYS, RESULTS
+from agents.delivery.units import REPLAYS, RESULTS
 from streams.core.delivery.ledger import Evidence, balance
 from streams.core.delivery.messages import Replay, Result, Verdict
 from streams.core.events import Audience, Event

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 
-from agents.delivery import SLICE
+from agents.delivery.units import SLICE
 from streams.core.delivery import units
 from streams.core.delivery.desk import TRAIN, WINDOW
 from streams.core.delivery.messages import Verdict

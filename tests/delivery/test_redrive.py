@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from agents.board.redrive import reopening
-from agents.delivery import REOPENS
+from agents.delivery.redrive import reopening
+from agents.delivery.units import REOPENS
 from streams.core.delivery.messages import Reopen, Verdict
 from streams.core.delivery.units import State
 from streams.core.errors import Poison

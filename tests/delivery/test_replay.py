@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from agents.delivery import REPLAYS
-from agents.replays import from_letter
+from agents.delivery.replays import from_letter
+from agents.delivery.units import REPLAYS
 from streams.core.delivery import hops
 from streams.core.delivery.messages import Header, Replay, Verdict
 from streams.core.delivery.units import State

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from agents.subscriptions_file import read_subscriptions
+from agents.configuration.subscriptions import read_subscriptions
 from streams.codec import Codec, LocalIds, LocalSchemas
 from streams.core.errors import Misconfigured
 from streams.core.events import Audience

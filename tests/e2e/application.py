@@ -16,10 +16,10 @@ from typing import Any
 from confluent_kafka import Message, Producer
 
 from agents.clock import barrier_reads
-from agents.config_records import write_records
+from agents.configuration.records import write_records
+from agents.configuration.routes import read_routes
+from agents.configuration.subscriptions import read_subscriptions
 from agents.embedded import StackAddress
-from agents.routes_file import read_routes
-from agents.subscriptions_file import read_subscriptions
 from agents.supervisor import Supervisor
 from agents.worker import WORKERS
 from streams.codec import Codec, Registry

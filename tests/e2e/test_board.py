@@ -10,7 +10,7 @@ import pytest
 from pydantic import SecretStr
 
 from agents.board.server import build
-from agents.config_changes import AUDIT
+from agents.configuration.changes import AUDIT
 from streams.core.audit import AuditEntry
 from tests.board.serving import serving
 from tests.e2e.application import Application, as_bytes, created, suspended

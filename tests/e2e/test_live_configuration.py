@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from confluent_kafka.admin import NewTopic  # type: ignore[attr-defined]  # public, but the stubs do not say so
 
-from agents.config_records import write_records
+from agents.configuration.records import write_records
 from streams.codec import Codec, Registry
 from streams.core.events import Event
 from streams.core.objects import AccountChange, Op

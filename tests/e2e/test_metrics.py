@@ -11,7 +11,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from agents.embedded.ports import free_port
-from agents.monitor_own import OwnPart
+from agents.monitor.own import OwnPart
 from streams.metrics import ALL, Family
 from tests.e2e.application import Application, now
 from tests.e2e.test_plan_change_requests import knows

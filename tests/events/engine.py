@@ -12,7 +12,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from agents import events, orders, source_rows, usage
+from agents import usage
+from agents.events import engine
+from agents.plan_changes import orders
+from agents.sources import rows
 from streams.codec import Codec, LocalIds, LocalSchemas
 from streams.core.clock import NextDue
 from streams.core.events import Event
@@ -92,18 +95,18 @@ class Engine:
     manifest = Manifest.load()
 
     def __init__(self, routes: Iterable[Route], catalogue: Shelf, chance: Chance) -> None:
-        self.partitions = self.manifest.topics[events.FINDINGS].partitions
+        self.partitions = self.manifest.topics[engine.FINDINGS].partitions
         self._chance = chance
         for route in routes:
             catalogue.put("route", route.name, route)
         ports = Ports(self.codec, catalogue, self.partitions)
-        engine, work = events.Events(ports, virtual=True), usage.UsageWork(ports, virtual=True)
+        events, work = engine.Events(ports, virtual=True), usage.UsageWork(ports, virtual=True)
         self._handlers: dict[tuple[str, str], Handler] = {
-            **{(EVENTS, topic): engine.changes for topic in events.FEEDS},
-            (EVENTS, events.FINDINGS): engine.findings,
+            **{(EVENTS, topic): events.changes for topic in engine.FEEDS},
+            (EVENTS, engine.FINDINGS): events.findings,
             (EVENTS, orders.REQUESTS): orders.Orders(ports).requests,
-            (EVENTS, source_rows.ROWS): source_rows.SourceRows(ports).rows,
-            (EVENTS, TICKS): engine.timers.run,
+            (EVENTS, rows.ROWS): rows.SourceRows(ports).rows,
+            (EVENTS, TICKS): events.timers.run,
             (USAGE, usage.USAGE): work.usage,
             (USAGE, usage.SHARES): work.shares,
             (USAGE, usage.SIM): work.sims,
@@ -112,7 +115,7 @@ class Engine:
             (USAGE, usage.CONTEXTS): work.contexts,
             (USAGE, TICKS): work.ticks,
         }
-        openers: dict[str, Callable[..., None]] = {EVENTS: engine.timers.open, USAGE: work.open}
+        openers: dict[str, Callable[..., None]] = {EVENTS: events.timers.open, USAGE: work.open}
         self._lanes = {
             (app, number): Lane(app, partition=number, open=opener)
             for app, opener in openers.items()

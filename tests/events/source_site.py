@@ -12,11 +12,11 @@ import httpx
 from confluent_kafka import Producer
 from fastavro import parse_schema, schemaless_writer
 
-from agents.config_records import write_records
+from agents.configuration.records import write_records
 from agents.embedded import Stack, StackAddress, StackConfig
 from agents.embedded.ports import free_port
-from agents.source_feeds import feed_of
-from agents.source_rows import ROWS
+from agents.sources.feeds import feed_of
+from agents.sources.rows import ROWS
 from agents.supervisor import Supervisor
 from streams.codec import Codec, Registry
 from streams.codec.registration import register_all

@@ -13,10 +13,10 @@ from confluent_kafka import Producer
 from typer.testing import CliRunner
 
 from agents.cli import events, routes
-from agents.config_changes import AUDIT, SOURCES
-from agents.config_records import read_records, read_rows
-from agents.events import totals
-from agents.routes_file import read_routes
+from agents.configuration.changes import AUDIT, SOURCES
+from agents.configuration.records import read_records, read_rows
+from agents.configuration.routes import read_routes
+from agents.events.engine import totals
 from streams.codec import Codec, Registry
 from streams.codec.registration import register_all
 from streams.codec.rows import encode_row

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from agents.cli import event_rules
-from agents.event_rules_file import read_rules
+from agents.configuration.event_rules import read_rules
 from streams.codec import Registry
 from streams.codec.registration import register_all
 from streams.core.errors import Misconfigured

@@ -11,8 +11,8 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents.orders import REQUESTS
-from agents.source_rows import ROWS
+from agents.plan_changes.orders import REQUESTS
+from agents.sources.rows import ROWS
 from streams.core.catalogue import CATALOGUE
 from streams.core.delivery.endpoint import Health, Notice
 from streams.core.operations import disabled, failing

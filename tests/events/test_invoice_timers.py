@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from agents import invoice_timers, timers
-from agents.invoice_timers import RULES_KEY, RulesRow
+from agents import timers
+from agents.events import invoice_timers
+from agents.events.invoice_timers import RULES_KEY, RulesRow
 from streams.codec.rows import encode_row, row_decoder
 from streams.core.event_rules import EventRule
 from streams.core.events import Event, Finding

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from agents.config_dependents import told_apart
-from agents.source_rows import ROWS
-from agents.sources_file import read_rows_file, read_sources
+from agents.configuration.dependents import told_apart
+from agents.configuration.sources import read_rows_file, read_sources
+from agents.sources.rows import ROWS
 from streams.core.errors import Misconfigured
 from streams.core.graph import GRAPH
 from streams.core.objects import Product

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from agents.events import FEEDS, FINDINGS, TICKS, Events, totals
-from agents.source_rows import ROWS, SourceRows
+from agents.events.engine import FEEDS, FINDINGS, TICKS, Events, totals
+from agents.sources.rows import ROWS, SourceRows
 from streams.codec import Codec, LocalIds, LocalSchemas
 from streams.core.clock import NextDue
 from streams.core.events import Event, Finding

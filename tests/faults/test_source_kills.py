@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from agents import supervisor
-from agents.source_feed import BATCH
-from agents.source_finder import kept
-from agents.source_rows import ROWS
+from agents.sources.feed import BATCH
+from agents.sources.finder import kept
+from agents.sources.rows import ROWS
 from streams.core.rows import source_key
 from streams.core.sources import SourceRow
 from tests.events.source_site import AVRO, PATIENCE_S, Site, json_source, provided

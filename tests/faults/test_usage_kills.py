@@ -15,7 +15,7 @@ import pytest
 
 from agents import supervisor
 from agents.clock import barrier_reads
-from agents.config_records import read_rows
+from agents.configuration.records import read_rows
 from agents.embedded import Stack, StackConfig
 from streams.codec.registration import register_all
 from streams.core.events import Finding

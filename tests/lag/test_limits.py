@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agents.monitor_json import over_limits
+from agents.monitor.as_json import over_limits
 
 
 @pytest.mark.parametrize(

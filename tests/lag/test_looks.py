@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from agents.monitor import Monitor, Options
-from agents.monitor_own import OwnPart
+from agents.monitor.own import OwnPart
+from agents.monitor.process import Monitor, Options
 from streams.settings import Settings
 
 

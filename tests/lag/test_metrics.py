@@ -12,7 +12,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from agents.monitor_metrics import exposition, monitor_exposition
+from agents.monitor.metrics import exposition, monitor_exposition
 from streams import metrics
 from streams.core.lag import Commit, Status
 from streams.core.lag_report import ClusterLag, Member, PartitionState, group_lag

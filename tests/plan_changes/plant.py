@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeVar
 
-from agents.execution import Execution
-from agents.orders import Orders
-from agents.plan_changes import ELEMENT, PlanChanges
+from agents.plan_changes.execution import Execution
+from agents.plan_changes.orders import Orders
+from agents.plan_changes.scheduler import ELEMENT, PlanChanges
 from streams.codec import Codec, LocalIds, LocalSchemas
 from streams.codec.rows import encode_row
 from streams.core.hooks import Hook, HookRegistry

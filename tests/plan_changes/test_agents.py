@@ -10,7 +10,7 @@ from decimal import Decimal
 
 import pytest
 
-from agents import plan_changes
+from agents.plan_changes import scheduler
 from streams.core.change_progress import OVERDUE
 from streams.core.change_rows import change_key, unpack_change
 from streams.core.clock import NextDue
@@ -238,7 +238,7 @@ def test_a_crash_after_outputs_repeats_them_with_the_same_ids() -> None:
 
 def test_the_window_bounds_what_is_in_flight_and_results_open_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Slices go on when results arrive, not only at ticks; a restart knows what is in flight from the rows."""
-    monkeypatch.setattr(plan_changes, "WINDOW", 3)
+    monkeypatch.setattr(scheduler, "WINDOW", 3)
     plant = a_plant()
     plant.changes.reopen()
     services = [f"S{number}" for number in range(10)]
@@ -273,7 +273,7 @@ def _persisted(plant: Plant, *services: str) -> None:
 def test_releases_of_a_midnight_wait_for_room_and_acknowledgements_make_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sent all at once they would be overdue before the persister comes to them, and be sent again; after a restart
     the rows say which are out."""
-    monkeypatch.setattr(plan_changes, "WINDOW", 3)
+    monkeypatch.setattr(scheduler, "WINDOW", 3)
     plant = a_plant()
     plant.changes.reopen()
     services = [f"S{number}" for number in range(10)]
@@ -295,7 +295,7 @@ def test_releases_of_a_midnight_wait_for_room_and_acknowledgements_make_it(monke
 
 def test_a_release_that_is_not_answered_is_sent_again_and_keeps_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else lost answers, or one that never comes, would fill the window for ever."""
-    monkeypatch.setattr(plan_changes, "WINDOW", 1)
+    monkeypatch.setattr(scheduler, "WINDOW", 1)
     plant = a_plant()
     plant.changes.reopen()
     _persisted(plant, "S1", "S2", "S3")
@@ -312,7 +312,7 @@ def test_a_release_that_is_not_answered_is_sent_again_and_keeps_no_place(monkeyp
 
 def test_an_executor_that_is_gone_holds_no_releases(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its commands fill their window, not the one of the releases."""
-    monkeypatch.setattr(plan_changes, "WINDOW", 1)
+    monkeypatch.setattr(scheduler, "WINDOW", 1)
     plant = a_plant()
     plant.changes.reopen()
     services = ["S1", "S2", "S3"]
@@ -333,7 +333,7 @@ def test_an_executor_that_is_gone_holds_no_releases(monkeypatch: pytest.MonkeyPa
 
 def test_slices_of_a_tick_are_durable_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """A crash in the third slice repeats only that one."""
-    monkeypatch.setattr(plan_changes, "SLICE", 4)
+    monkeypatch.setattr(scheduler, "SLICE", 4)
     plant = a_plant()
     services = [f"S{number}" for number in range(10)]
     for service in services:

@@ -195,7 +195,7 @@ def test_older_news_changes_nothing() -> None:
 
 def test_a_crash_in_the_middle_takes_the_news_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Changes in the slice that was lost follow too."""
-    monkeypatch.setattr("agents.plan_changes.SLICE", 2)
+    monkeypatch.setattr("agents.plan_changes.scheduler.SLICE", 2)
     plant = a_plant()
     services = [f"S{number}" for number in range(5)]
     for service in services:

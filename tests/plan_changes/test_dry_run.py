@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from agents.dry_run import DryRun, DryRuns, steps_ahead, waiting
-from agents.dry_run_summary import Summary
-from agents.hooks_examples import HOOKS
-from agents.steps import CONCURRENT_HOOKS, HookEnd
+from agents.plan_changes.dry_run import DryRun, DryRuns, steps_ahead, waiting
+from agents.plan_changes.dry_run_summary import Summary
+from agents.plan_changes.hooks_examples import HOOKS
+from agents.plan_changes.steps import CONCURRENT_HOOKS, HookEnd
 from streams.core.change import Change, State
 from streams.core.hooks import (
     Abort,

@@ -7,8 +7,8 @@ import threading
 
 import pytest
 
-from agents import hooks
-from agents.hooks_examples import HOOKS
+from agents.plan_changes import hooks
+from agents.plan_changes.hooks_examples import HOOKS
 from streams.core.errors import Misconfigured
 from streams.core.hooks import Abort, Hook, Hookpoint, HookRegistry, Proceed, Verdict, WorkflowContext
 from tests.plan_changes.makers import a_command
@@ -52,14 +52,20 @@ def test_two_hooks_of_one_name_are_refused() -> None:
 
 def test_declared_hooks_are_loaded() -> None:
     """By module and name, as in the settings."""
-    registry = hooks.load(["agents.hooks_examples:HOOKS"])
+    registry = hooks.load(["agents.plan_changes.hooks_examples:HOOKS"])
 
     found = {hook.name for each in registry.by_key.values() for hook in each}
     assert found == {hook.name for hook in HOOKS}
 
 
 @pytest.mark.parametrize(
-    "declaration", ["agents.hooks_examples", "agents.hooks_examples:NO", "no.such.module:HOOKS", "agents.hooks:call"]
+    "declaration",
+    [
+        "agents.plan_changes.hooks_examples",
+        "agents.plan_changes.hooks_examples:NO",
+        "no.such.module:HOOKS",
+        "agents.plan_changes.hooks:call",
+    ],
 )
 def test_a_declaration_that_names_no_hooks_is_refused(declaration: str) -> None:
     """At the start of the worker, naming the declaration."""

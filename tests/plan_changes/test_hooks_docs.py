@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from agents import hooks
-from agents.dry_run import DryRun, DryRuns
-from agents.hooks_examples import HOOKS
+from agents.plan_changes import hooks
+from agents.plan_changes.dry_run import DryRun, DryRuns
+from agents.plan_changes.hooks_examples import HOOKS
 from streams.core.change import Change
 from streams.core.hooks import FailurePolicy, Hook, Hookpoint, HookRegistry
 from streams.core.messages import AcknowledgementKind, ExecutionResult

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from agents.embedded.ports import free_port
-from agents.watchdog import Watchdog
-from agents.watchdog_book import Book
+from agents.watchdog.book import Book
+from agents.watchdog.process import Watchdog
 from streams.core.ids import instant_text
 from streams.core.watch import Standing, Tracked
 from streams.core.watch_rules import Level

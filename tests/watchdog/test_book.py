@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agents.watchdog_book import KEEP, Book
+from agents.watchdog.book import KEEP, Book
 from streams.core.errors import Misconfigured
 from streams.core.watch import Standing, Tracked
 from streams.core.watch_rules import Limits

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents import canary, canary_fleet
-from agents.canary import HOUR, Probe
+from agents.canary import fleet, probes
+from agents.canary.probes import HOUR, Probe
 from streams.core import ids
 from streams.core.matrix import DateRule, effective_date
 from streams.core.messages import Acknowledgement, AcknowledgementKind, Reply
@@ -44,31 +44,31 @@ def ack(probe: Probe, kind: AcknowledgementKind, at: datetime) -> Acknowledgemen
     )
 
 
-ORDERED = canary.order(MIDNIGHT, canary.ELEMENTS[0], NOW)[0]
-ACCEPTED = canary.answered(ORDERED, reply(ORDERED))
-PERSISTED = canary.acknowledged(ACCEPTED, ack(ACCEPTED, AcknowledgementKind.PERSISTED, MIDNIGHT - 20 * MINUTE))
-ARRIVED = canary.acknowledged(PERSISTED, ack(PERSISTED, AcknowledgementKind.RELEASED, MIDNIGHT + MINUTE))
+ORDERED = probes.order(MIDNIGHT, probes.ELEMENTS[0], NOW)[0]
+ACCEPTED = probes.answered(ORDERED, reply(ORDERED))
+PERSISTED = probes.acknowledged(ACCEPTED, ack(ACCEPTED, AcknowledgementKind.PERSISTED, MIDNIGHT - 20 * MINUTE))
+ARRIVED = probes.acknowledged(PERSISTED, ack(PERSISTED, AcknowledgementKind.RELEASED, MIDNIGHT + MINUTE))
 
 
 @given(st.integers(0, 100 * 366 * 86_400))
 def test_whenever_it_orders_there_is_a_canary_whose_tomorrow_begins_then(second: int) -> None:
     """The rule "tomorrow" in that canary's zone gives the midnight, and its start is still to come."""
     now = datetime(2000, 1, 1, tzinfo=UTC) + timedelta(seconds=second)
-    midnight = canary.next_midnight(now)
-    zone = canary_fleet.zone_of(midnight.hour)
+    midnight = probes.next_midnight(now)
+    zone = fleet.zone_of(midnight.hour)
     day = effective_date(DateRule.TOMORROW, local_date(zone, now), 1, None)
 
     assert day is not None
     assert first_instant(zone, day) == midnight
-    assert now < midnight - canary.LEAD <= now + HOUR
+    assert now < midnight - probes.LEAD <= now + HOUR
 
 
 def test_every_hour_has_its_canary() -> None:
     """24 accounts, each with a service and a plan of the same name, in 24 zones."""
-    objects = canary_fleet.objects()
+    objects = fleet.objects()
     accounts = objects["billing.account"]
 
-    assert set(accounts) == set(objects["billing.service"]) == {plan.service_id for plan in canary_fleet.plans()}
+    assert set(accounts) == set(objects["billing.service"]) == {plan.service_id for plan in fleet.plans()}
     assert len({change.current.zone for change in accounts.values()}) == 24  # type: ignore[attr-defined]
 
 
@@ -89,7 +89,7 @@ def test_every_hour_has_its_canary() -> None:
 )
 def test_a_probe_is_judged_by_where_it_should_be(probe: Probe, now: datetime, level: Level, reason: str) -> None:
     """One row per stage."""
-    verdict = canary.judge(probe, now)
+    verdict = probes.judge(probe, now)
 
     assert (verdict.level, verdict.reason) == (level, reason)
 
@@ -99,8 +99,8 @@ def test_a_later_arrival_ends_an_old_failure() -> None:
     failed = replace(ACCEPTED, midnight=MIDNIGHT - 2 * HOUR)
     now = MIDNIGHT + MINUTE
 
-    assert canary.overall([failed, PERSISTED], now)[0].level is Level.MISSED
-    assert canary.overall([failed, ARRIVED], now)[0].level is Level.OK
+    assert probes.overall([failed, PERSISTED], now)[0].level is Level.MISSED
+    assert probes.overall([failed, ARRIVED], now)[0].level is Level.OK
 
 
 def test_answers_of_others_change_nothing() -> None:
@@ -108,13 +108,13 @@ def test_answers_of_others_change_nothing() -> None:
     other = reply(ORDERED, request_id="R1")
     stranger = replace(ack(ACCEPTED, AcknowledgementKind.PERSISTED, NOW), change_id="other")
 
-    assert canary.answered(ORDERED, other) == ORDERED
-    assert canary.acknowledged(ACCEPTED, stranger) == ACCEPTED
+    assert probes.answered(ORDERED, other) == ORDERED
+    assert probes.acknowledged(ACCEPTED, stranger) == ACCEPTED
 
 
 def test_it_measures_what_it_saw_and_remembers_it() -> None:
     """Order, answer, release, commit, midnight, release; through the book."""
-    [probe] = canary.load(canary.dump([ARRIVED]))
+    [probe] = probes.load(probes.dump([ARRIVED]))
 
     assert probe == ARRIVED
     assert probe.due_at is not None
@@ -125,6 +125,6 @@ def test_it_measures_what_it_saw_and_remembers_it() -> None:
         "round_trip_s": (MIDNIGHT - 20 * MINUTE - NOW).total_seconds(),
         "margin_s": 20 * 60.0,
     }
-    assert canary.histogram([0.5, 60, 700, None]) == {
+    assert probes.histogram([0.5, 60, 700, None]) == {
         "1": 1, "2": 1, "5": 1, "10": 1, "30": 1, "60": 2, "120": 2, "300": 2, "600": 2, "+Inf": 3
     }  # fmt: skip

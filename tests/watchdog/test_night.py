@@ -13,7 +13,7 @@ import pytest
 
 from agents.embedded import Stack
 from agents.embedded.ports import free_port
-from agents.watchdog_book import Book
+from agents.watchdog.book import Book
 from streams.core.errors import Transient
 from streams.core.events import Finding
 from tests.delivery.receiving import RunningReceiver

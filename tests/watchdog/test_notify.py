@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-import agents.watchdog_notify as notify
-from agents.watchdog_book import Book
-from agents.watchdog_notify import Message, Notifier
+import agents.watchdog.notify as notify
+from agents.watchdog.book import Book
+from agents.watchdog.notify import Message, Notifier
 from streams.core.errors import Misconfigured
 from streams.settings import Settings
 from tests.delivery.receiving import SECRET, SECRET_REF, RunningReceiver, receiver

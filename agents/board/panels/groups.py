@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from agents.board import words
-from agents.monitor_json import group_row, status_word, trend_word
+from agents.monitor.as_json import group_row, status_word, trend_word
 from streams.core.errors import Transient
 from streams.core.lag import Status
 from streams.core.lag_report import ClusterLag

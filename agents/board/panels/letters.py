@@ -12,7 +12,7 @@ from agents.board import words
 from agents.board.actions import LETTER
 from agents.board.memory import Memory
 from agents.cli.record_json import bytes_json, headers_json, value_json
-from agents.config_changes import AUDIT
+from agents.configuration.changes import AUDIT
 from streams.codec import Codec, Registry
 from streams.core.audit import AuditEntry
 from streams.core.errors import Poison

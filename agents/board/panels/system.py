@@ -14,9 +14,9 @@ from typing import Any, Final
 import confluent_kafka
 from sqlalchemy.exc import SQLAlchemyError
 
-from agents import canary
 from agents.board import words
 from agents.board.memory import Memory
+from agents.canary import probes
 from agents.cli.preflight import revision
 from streams.codec import Codec, Registry
 from streams.core.errors import CurfewError
@@ -66,9 +66,9 @@ class SystemSource:
         facts = self._book("canary")
         if facts is None:
             return words.UNKNOWN, "no canary has run with this data directory: `curfew canary run`"
-        probes = canary.load(facts.get("probes"))
+        found = probes.load(facts.get("probes"))
         now = self._business_time() or datetime.now(UTC)
-        verdict, probe = canary.overall(probes, now)
+        verdict, probe = probes.overall(found, now)
         if probe is None:
             return words.UNKNOWN, "no canary has been ordered yet"
         took = probe.seconds()["persisted_s"]

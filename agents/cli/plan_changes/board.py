@@ -17,7 +17,7 @@ from agents.cli.plan_changes.options import known_zone, without
 from agents.cli.plan_changes.progress import progress
 
 if TYPE_CHECKING:
-    from agents.change_feed import ChangeFeed
+    from agents.plan_changes.change_feed import ChangeFeed
 
 # The topic keeps ticks for a day: without one, no clock has run for so long at least.
 _NEVER_S = 24 * 3600.0
@@ -50,7 +50,7 @@ def board(
 
     Example: curfew plan-changes board --once -f json --date 2018-11-04
     """
-    from agents.change_feed import ChangeFeed
+    from agents.plan_changes.change_feed import ChangeFeed
     from streams.codec import Codec, Registry
     from streams.kafka.admin import answering
     from streams.settings import Settings

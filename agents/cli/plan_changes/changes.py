@@ -15,7 +15,7 @@ from agents.cli.plan_changes.rows import read_changes, read_letters
 from agents.cli.plan_changes.view import account_exists
 
 if TYPE_CHECKING:
-    from agents.reconcile_letters import Letter
+    from agents.reconcile.letters import Letter
     from streams.core.change import Change
 
 _COLUMNS = (

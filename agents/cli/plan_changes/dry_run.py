@@ -22,8 +22,8 @@ from agents.cli.plan_changes.view import View, look
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from agents.dry_run import DryRuns
-    from agents.dry_run_summary import Summary
+    from agents.plan_changes.dry_run import DryRuns
+    from agents.plan_changes.dry_run_summary import Summary
     from streams.core.change import Change
     from streams.core.messages import Request
 
@@ -75,7 +75,7 @@ def dry_run(
 
     Example: curfew plan-changes dry-run --night 2018-11-04 --limit 1000
     """
-    from agents.dry_run import needs_store
+    from agents.plan_changes.dry_run import needs_store
     from streams.core.change import State
     from streams.core.change_window import derived
 
@@ -142,7 +142,7 @@ def _of_night(everybody: Sequence[Change], day: date, zone: str | None) -> list[
 
 def _pending(everybody: Sequence[Change], services: Sequence[str], account: str) -> list[Change]:
     """The open changes of these services; leaves with exit code 1 where there is none."""
-    from agents.dry_run import steps_ahead
+    from agents.plan_changes.dry_run import steps_ahead
 
     found = {one.service_id: one for one in everybody if one.service_id in services and one.is_open}
     for service in services:
@@ -206,9 +206,9 @@ def _run(view: View, changes: Sequence[Change], *, order: bool, keep_all: bool) 
     """Run them; returns what came of it, and the seconds that it took."""
     import asyncio
 
-    from agents import hooks
-    from agents.dry_run import DryRuns
-    from agents.dry_run_summary import Summary
+    from agents.plan_changes import hooks
+    from agents.plan_changes.dry_run import DryRuns
+    from agents.plan_changes.dry_run_summary import Summary
 
     summary = Summary(keep_all=keep_all)
     runs = DryRuns(hooks.load(view.settings.hooks))

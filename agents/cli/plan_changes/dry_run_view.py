@@ -16,8 +16,8 @@ from agents.cli.plan_changes.options import span, utc
 from agents.cli.plan_changes.reasons import in_words
 
 if TYPE_CHECKING:
-    from agents.dry_run import DryRun
-    from agents.dry_run_summary import HookTimes, Summary
+    from agents.plan_changes.dry_run import DryRun
+    from agents.plan_changes.dry_run_summary import HookTimes, Summary
     from streams.core.change import Change
     from streams.core.outcome import Outcome
     from streams.core.projection import Projection
@@ -45,7 +45,7 @@ class Report:
     projected: list[tuple[Projection, list[str], int]] = field(init=False)
 
     def __post_init__(self) -> None:
-        from agents.dry_run import waiting
+        from agents.plan_changes.dry_run import waiting
         from streams.core.projection import project
 
         of_services = {one.service_id: one for one in (*self.others, *self.changes)}
@@ -205,7 +205,7 @@ def _outcome_json(outcome: Outcome) -> dict[str, Any]:
 
 
 def _hook_json(times: HookTimes) -> dict[str, Any]:
-    from agents.steps import HookEnd
+    from agents.plan_changes.steps import HookEnd
 
     return {
         "hook": times.hook,

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from agents.reconcile_letters import Letter
+    from agents.reconcile.letters import Letter
     from streams.core.change import Change
 
 #: What the account's partition finds.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from agents.cli.plan_changes.progress import progress
 
 if TYPE_CHECKING:
-    from agents.reconcile_letters import Letter
+    from agents.reconcile.letters import Letter
     from streams.core.change import Change
     from streams.kafka.scan import Scanner, Spans
 
@@ -43,13 +43,13 @@ def read_change(service_id: str) -> Change | None:
 
 def read_letters(change_ids: Collection[str]) -> dict[tuple[str, int], Letter]:
     """(change, revision) → the last dead letter that the persister made of its outcome, for these changes."""
-    from agents import reconcile_letters
+    from agents.reconcile import letters
     from streams.codec import Codec, Registry
     from streams.settings import Settings
 
     codec = Codec(Registry(Settings().schema_registry_url))
     with _scanner() as scanner:
-        found = reconcile_letters.read_letters(scanner, scanner.spans(DEAD_LETTERS), codec, DEAD_LETTERS)
+        found = letters.read_letters(scanner, scanner.spans(DEAD_LETTERS), codec, DEAD_LETTERS)
         return {(one.change_id, one.revision): one for one in found if one.change_id in change_ids}
 
 

@@ -29,7 +29,7 @@ class View:
 
     def matrix(self) -> Mapping[str, MatrixElement]:
         """The change matrix as it is now, by key."""
-        from agents.config_records import read_records
+        from agents.configuration.records import read_records
         from streams.core.matrix import MatrixElement
 
         return read_records(self.settings, self.codec, MATRIX, MatrixElement)

@@ -12,9 +12,9 @@ from typing import Any
 from confluent_kafka import Producer
 
 from agents.clock import ClockFace, VirtualClock, barrier_reads, due_reports
-from agents.config_records import read_rows, write_records
+from agents.configuration.records import read_rows, write_records
 from agents.embedded import StackAddress
-from agents.events import CHANGELOG, FEEDS, FINDINGS
+from agents.events.engine import CHANGELOG, FEEDS, FINDINGS
 from agents.supervisor import Supervisor
 from streams.codec import Codec, Registry
 from streams.codec.registration import register_all

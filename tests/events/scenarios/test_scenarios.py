@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from agents.embedded import Stack, StackConfig
-from agents.invoice_timers import RULES_KEY, RulesRow
+from agents.events.invoice_timers import RULES_KEY, RulesRow
 from streams.codec.rows import row_decoder
 from streams.core.catalogue import CATALOGUE
 from streams.core.event_rules import EventRule

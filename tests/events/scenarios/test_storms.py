@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from agents.embedded import Stack, StackConfig
-from agents.events import totals
+from agents.events.engine import totals
 from streams.core.catalogue import CATALOGUE
 from streams.core.event_rules import EventRule
 from streams.core.invoice_due import Taken, instants

@@ -1,0 +1,1 @@
+"""Subscribers: units and their attempts, dead letters, replays, and what became of them."""

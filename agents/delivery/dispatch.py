@@ -1,0 +1,428 @@
+"""Makes the attempts: webhooks over HTTP, and forwards to other queues; one result for every attempt.
+
+All attempts of a subscription are in one partition, so one worker has the gate of its endpoint (rate, concurrency,
+breaker). Chunks go side by side: an endpoint that is slow holds up its own attempts only.
+
+The row of an attempt (:mod:`streams.core.delivery.made`) is durable before its request leaves, and a worker whose
+partitions may be another's sends nothing. So no attempt is made twice, whatever is killed; one that was begun and has
+no result has failed as ``interrupted``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from agents.calculations import declarations
+from agents.calculations.pool import Busy, CalculationPool, Failed
+from agents.delivery.endpoint_gate import Gate, Postponed
+from agents.delivery.units import ATTEMPTS, RESULTS, LiveBook, Ports
+from streams.core.calculations import findings
+from streams.core.delivery import hops, made
+from streams.core.delivery.endpoint import TOLD_AT, Notice
+from streams.core.delivery.messages import Attempt, Result, Verdict
+from streams.core.errors import Poison
+from streams.core.events import Event, Finding
+from streams.core.operations import disabled, failing
+from streams.core.subscriptions import Subscription
+from streams.kafka.chunks import Batch
+from streams.kafka.failpoints import passing
+from streams.kafka.runtime import Runtime
+from streams.ports import Clock
+from streams.settings import Settings
+from streams.sinks.email import EmailSender
+from streams.sinks.email_templates import Templates
+from streams.sinks.secrets import Secrets
+from streams.sinks.smtp import MailServer
+from streams.sinks.webhook import Exchange, WebhookSender
+
+FINDINGS: Final = "events.findings"
+#: An attempt that cannot begin within this is postponed: the units behind it would otherwise wait here, where nobody
+#: sees them, and a worker that stops would have to wait for all of them.
+BEGIN_WITHIN_S: Final = 5.0
+#: Forwards whose result is remembered, for the attempts that follow them.
+REMEMBERED: Final = 20_000
+#: Results that come at nearly the same time are made durable together; each time costs a round trip to Kafka.
+GATHER_S: Final = 0.005
+#: As long as the delivery worker may ask for an attempt again, which is as long as the queue keeps its records.
+MADE_KEPT_MS: Final = 8 * 86_400_000
+SWEEP_EVERY_MS: Final = 10_000
+
+
+def attach(runtime: Runtime, ports: Ports) -> None:
+    """Register the dispatcher with ``runtime``."""
+    settings = runtime.settings
+    sender = WebhookSender(
+        secrets=Secrets(settings.webhook_secrets),
+        clock=ports.clock,
+        development=settings.environment == "development",
+        networks=settings.webhook_allow_networks,
+    )
+    mailer = email_sender(settings, ports.clock)
+    pool = CalculationPool(settings.calculations, declarations.load(settings.calculations))
+    dispatcher = Dispatcher(ports, sender, mailer, pool)
+    runtime.agent("dispatch", topics=[ATTEMPTS], handler=dispatcher.handle, open=dispatcher.open, side_by_side=True)
+    runtime.at_end(lambda: _close(sender, mailer, pool))
+
+
+def email_sender(settings: Settings, clock: Clock) -> EmailSender:
+    """As the settings say; raises Misconfigured for an ``smtp_url`` that is none."""
+    url = settings.smtp_url
+    return EmailSender(
+        server=None if url is None else MailServer(url.get_secret_value()),
+        sender=settings.email_from,
+        templates=Templates(settings.email_templates),
+        clock=clock,
+    )
+
+
+async def _close(sender: WebhookSender, mailer: EmailSender, pool: CalculationPool) -> None:
+    await sender.close()
+    mailer.close()
+    await pool.close()
+
+
+class Forwarded(NamedTuple):
+    """The record for the other queue."""
+
+    topic: str
+    key: bytes | None
+    value: bytes
+    headers: list[tuple[str, bytes]]
+
+
+class Wanted(NamedTuple):
+    """An attempt of a chunk, with its event, or why that cannot be read."""
+
+    attempt: Attempt
+    event: Event | Poison
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What an attempt brought; ``begun`` says whether it has a row of its own."""
+
+    result: Result
+    sent: tuple[Forwarded, ...] = ()
+    notices: tuple[Notice, ...] = ()
+    begun: bool = True
+
+
+@dataclass(slots=True, eq=False)
+class Desk:
+    """What the chunks of a partition share: the gates, and what is under way."""
+
+    gates: dict[str, Gate] = field(default_factory=dict)
+    running: dict[str, asyncio.Future[Done]] = field(default_factory=dict)
+    swept_ms: int = 0
+    bucket: int = 0
+
+
+class Dispatcher:
+    """Handles chunks of attempts, many at once."""
+
+    def __init__(self, ports: Ports, sender: WebhookSender, mailer: EmailSender, pool: CalculationPool) -> None:
+        self._clock = ports.clock
+        self._queues = ports.queues
+        self._book = LiveBook(ports.catalogue)
+        self._attempt = ports.codec.decoder(Attempt)
+        self._event = ports.codec.decoder(Event)
+        self._result = ports.codec.encoder(RESULTS, Result)
+        self._finding = ports.codec.encoder(FINDINGS, Finding)
+        self._sender = sender
+        self._mailer = mailer
+        self._pool = pool
+        self._desks: dict[int, Desk] = {}
+        self._forwards: OrderedDict[str, None] = OrderedDict()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def open(self, batch: Batch) -> None:
+        """A partition comes to this worker: nothing of it is under way here."""
+        self._desks[batch.partition] = Desk()
+
+    async def handle(self, batch: Batch) -> AsyncIterator[None]:
+        """Make the attempts of a chunk. All is decoded first: a registry that is down must not cost an attempt."""
+        desk = self._desks[batch.partition]
+        self._sweep(batch, desk)
+        wanted = dict(self._wanted(batch))
+        done: asyncio.Queue[str] = asyncio.Queue()
+        loop = asyncio.get_running_loop()
+        new: dict[str, Wanted] = {}
+        for attempt_id, one in wanted.items():
+            row = batch.rows.get(made.made_key(attempt_id))
+            if attempt_id in desk.running:
+                pass  # asked for twice, or a chunk that could not be made durable
+            elif row is None:
+                new[attempt_id] = one
+                # At once: another chunk may ask for the same attempt while the row of this one becomes durable.
+                desk.running[attempt_id] = loop.create_future()
+            else:
+                self._known(batch, one.attempt, made.decode_made(row))
+        left = wanted.keys() & desk.running.keys()
+        futures = {attempt_id: desk.running[attempt_id] for attempt_id in left}
+        for attempt_id in left:
+            futures[attempt_id].add_done_callback(lambda _, name=attempt_id: done.put_nowait(name))  # type: ignore[misc]
+        begin_by = time.monotonic() + BEGIN_WITHIN_S
+        started = made.encode(made.Made(at_ms=self._now_ms()))
+        for attempt_id, one in new.items():
+            if self._waits_for_an_answer(one):
+                batch.rows.put(made.made_key(attempt_id), started)
+        try:
+            yield
+        except BaseException:  # the rows are not durable: nothing has begun, and whoever comes next begins it
+            for attempt_id in new:
+                desk.running.pop(attempt_id).cancel()
+            raise
+        passing("attempt.row")
+        for train in _trains(new):
+            task = loop.create_task(self._in_turn(batch, desk, train, begin_by))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        while left:
+            found = [await done.get()]
+            if len(left) > 1:
+                await asyncio.sleep(GATHER_S)
+            while not done.empty():
+                found.append(done.get_nowait())
+            left.difference_update(found)
+            for attempt_id in found:
+                future = futures[attempt_id]
+                if desk.running.get(attempt_id) is future:
+                    self._conclude(batch, desk, future.result())
+                elif not future.cancelled():
+                    # The other chunk that has this attempt was sooner, and its rows are durable. If it was postponed,
+                    # this chunk may have been asked because of that: without a result its unit would wait for ever.
+                    result = future.result().result
+                    batch.emit(
+                        RESULTS, key=result.unit_id, value=self._result(result), partition=result.queue_partition
+                    )
+            yield
+            for attempt_id in found:
+                desk.running.pop(attempt_id, None)
+
+    def _wanted(self, batch: Batch) -> Iterable[tuple[str, Wanted]]:
+        for record in batch.records:
+            try:
+                attempt = self._attempt(record.value)
+            except Poison as error:
+                batch.dead_letter(record, error)
+                continue
+            yield attempt.attempt_id, Wanted(attempt, self._decoded(attempt))
+
+    def _decoded(self, attempt: Attempt) -> Event | Poison:
+        try:
+            return self._event(attempt.value)
+        except Poison as error:
+            return error
+
+    def _waits_for_an_answer(self, one: Wanted) -> bool:
+        """Forwards and calculations are made with the chunk's outputs, so they need no row."""
+        subscription = self._book().by_id.get(one.attempt.subscription_id)
+        return isinstance(one.event, Event) and subscription is not None and subscription.answers
+
+    def _known(self, batch: Batch, attempt: Attempt, row: made.Made) -> None:
+        """An attempt that was begun before: the same result again, or none, as who began it is no more."""
+        if row.result is not None:
+            batch.emit(RESULTS, key=attempt.unit_id, value=row.result, partition=attempt.queue_partition)
+            return
+        detail = "the worker ended between the request and its answer; the receiver may have got it"
+        interrupted = Exchange(verdict=Verdict.FAILED, reason="interrupted", detail=detail)
+        result = self._about(attempt, self._book().by_id.get(attempt.subscription_id), interrupted)
+        self._write(batch, result, begun=True)
+
+    def _conclude(self, batch: Batch, desk: Desk, done: Done) -> None:
+        """Outputs and rows of one attempt that has ended."""
+        for topic, key, value, headers in done.sent:
+            batch.emit(topic, key=key, value=value, headers=headers)
+        self._write(batch, done.result, begun=done.begun)
+        for notice in done.notices:
+            self._tell(batch, notice)
+        gate = desk.gates.get(done.result.subscription_id)
+        if gate is not None and gate.changed:
+            batch.rows.put(made.endpoint_key(gate.subscription.id), made.encode(gate.health))
+            gate.changed = False
+
+    def _write(self, batch: Batch, result: Result, *, begun: bool) -> None:
+        value = self._result(result)
+        batch.emit(RESULTS, key=result.unit_id, value=value, partition=result.queue_partition)
+        if not begun:
+            return
+        key = made.made_key(result.attempt_id)
+        if result.verdict is Verdict.POSTPONED:
+            batch.rows.delete(key)
+        else:
+            delivered = result.verdict is Verdict.DELIVERED
+            batch.rows.put(key, made.encode(made.Made(at_ms=self._now_ms(), result=value, delivered=delivered)))
+
+    def _tell(self, batch: Batch, notice: Notice) -> None:
+        finding = disabled(notice) if notice.percent == TOLD_AT[-1] else failing(notice)
+        batch.emit(FINDINGS, key=finding.key, value=self._finding(finding))
+
+    # -- one attempt ------------------------------------------------------------------------------------------------
+
+    async def _in_turn(self, batch: Batch, desk: Desk, train: list[Wanted], begin_by: float) -> None:
+        for one in train:
+            future = desk.running[one.attempt.attempt_id]
+            try:
+                future.set_result(await self._make(batch, desk, one, begin_by))
+            except BaseException as error:
+                future.set_exception(error)
+
+    async def _make(self, batch: Batch, desk: Desk, one: Wanted, begin_by: float) -> Done:
+        attempt, event = one
+        if isinstance(event, Poison):
+            undecodable = Exchange(verdict=Verdict.PERMANENT, reason=event.reason, detail=event.detail)
+            return Done(self._about(attempt, None, undecodable), begun=False)
+        subscription = self._book().by_id.get(attempt.subscription_id)
+        if subscription is None:
+            detail = f"there is no subscription {attempt.subscription!r} any more"
+            unknown = Exchange(verdict=Verdict.FAILED, reason="no_subscription", detail=detail)
+            return Done(self._about(attempt, None, unknown))
+        if attempt.follows is not None and not await self._was_delivered(batch, desk, attempt.follows, begin_by):
+            early = Exchange(verdict=Verdict.POSTPONED, reason="order", detail="the event before was not delivered")
+            return Done(self._about(attempt, subscription, early))
+        if subscription.forward is not None:
+            return self._forward(attempt, event, subscription, subscription.forward.queue)
+        if subscription.calculation is not None:
+            return await self._calculate(attempt, event, subscription, subscription.calculation.name, begin_by)
+        gate = self._gate(batch, desk, subscription)
+        try:
+            async with gate.passing(self._now_ms(), begin_by - time.monotonic()):
+                exchange = await self._exchange(batch, attempt, event, subscription, begin_by)
+        except Postponed as postponed:
+            return Done(self._about(attempt, subscription, postponed.exchange))
+        passing("attempt.answered")
+        notices = gate.note(exchange, self._now_ms())
+        return Done(self._about(attempt, subscription, exchange), notices=notices)
+
+    async def _exchange(
+        self, batch: Batch, attempt: Attempt, event: Event, subscription: Subscription, begin_by: float
+    ) -> Exchange:
+        unit_id = attempt.replay_of or attempt.unit_id
+        replay = attempt.replay or hops.replayed(attempt.headers)
+        if subscription.email is not None:
+            return await self._mailer.send(
+                subscription, unit_id, attempt.recipient, event, replay=replay, guard=batch.guard
+            )
+        return await self._sender.send(
+            subscription,
+            unit_id,
+            attempt.number,
+            event,
+            begin_within_s=begin_by - time.monotonic(),
+            replay=replay,
+            guard=batch.guard,
+        )
+
+    def _gate(self, batch: Batch, desk: Desk, subscription: Subscription) -> Gate:
+        gate = desk.gates.get(subscription.id)
+        if gate is None:
+            row = batch.rows.get(made.endpoint_key(subscription.id))
+            known = made.decode_health(row) if row is not None else None
+            gate = desk.gates[subscription.id] = Gate(subscription, known)
+        gate.turn_to(subscription)
+        return gate
+
+    def _forward(self, attempt: Attempt, event: Event, subscription: Subscription, target: str) -> Done:
+        """A forward is made with the chunk's outputs: its result is durable only together with the record."""
+        if target not in self._queues:
+            exchange = Exchange(verdict=Verdict.FAILED, reason="no_queue", detail=f"there is no queue {target!r}")
+            return Done(self._about(attempt, subscription, exchange), begun=False)
+        headers = hops.forwarded(attempt.headers, event.hops, attempt.queue, attempt.replay)
+        record = Forwarded(
+            f"queue.{target}", attempt.key, attempt.value, [(header.name, header.value) for header in headers]
+        )
+        result = self._about(attempt, subscription, Exchange(verdict=Verdict.DELIVERED))
+        self._remember(attempt.attempt_id)
+        return Done(result, (record,), begun=False)
+
+    async def _calculate(
+        self, attempt: Attempt, event: Event, subscription: Subscription, name: str, begin_by: float
+    ) -> Done:
+        """What is calculated goes out with the result; done again after a crash, it has the same ids."""
+        calculation = self._pool.calculations.get(name)
+        if calculation is None:
+            detail = f"the setting calculations of the dispatch worker declares no {name!r}"
+            unknown = Exchange(verdict=Verdict.FAILED, reason="no_calculation", detail=detail)
+            return Done(self._about(attempt, subscription, unknown), begun=False)
+        try:
+            emits = await self._pool.run(name, event, within_s=begin_by - time.monotonic())
+        except Busy:
+            busy = Exchange(verdict=Verdict.POSTPONED, reason="busy", detail="all calculations are at work")
+            return Done(self._about(attempt, subscription, busy), begun=False)
+        except Failed as failed:
+            verdict = Verdict.FAILED if failed.again else Verdict.PERMANENT
+            exchange = Exchange(verdict=verdict, reason=failed.reason, detail=failed.detail)
+            return Done(self._about(attempt, subscription, exchange), begun=False)
+        count = hops.hops(attempt.headers, event.hops) + 1
+        passed = hops.extended(hops.path(attempt.headers), attempt.queue)
+        found = findings(calculation, event, emits, count, passed)
+        sent = tuple(Forwarded(FINDINGS, one.key.encode(), self._finding(one), []) for one in found)
+        self._remember(attempt.attempt_id)
+        return Done(self._about(attempt, subscription, Exchange(verdict=Verdict.DELIVERED)), sent, begun=False)
+
+    def _remember(self, attempt_id: str) -> None:
+        self._forwards[attempt_id] = None
+        while len(self._forwards) > REMEMBERED:
+            self._forwards.popitem(last=False)
+
+    def _about(self, attempt: Attempt, subscription: Subscription | None, exchange: Exchange) -> Result:
+        return Result(
+            attempt_id=attempt.attempt_id,
+            unit_id=attempt.unit_id,
+            number=attempt.number,
+            subscription_id=attempt.subscription_id,
+            subscription=attempt.subscription,
+            subscription_version=subscription.version if subscription is not None else 0,
+            recipient=attempt.recipient,
+            queue=attempt.queue,
+            queue_partition=attempt.queue_partition,
+            queue_offset=attempt.queue_offset,
+            event_id=attempt.event_id,
+            replay=attempt.replay,
+            verdict=exchange.verdict,
+            reason=exchange.reason,
+            detail=exchange.detail,
+            status=exchange.status,
+            retry_after_s=exchange.retry_after_s,
+            body=exchange.body,
+            latency_ms=exchange.latency_ms,
+            finished_at=self._clock.now(),
+        )
+
+    async def _was_delivered(self, batch: Batch, desk: Desk, attempt_id: str, begin_by: float) -> bool:
+        """Whether this worker knows it; of what another one did, a row that says so. Postponing is always safe."""
+        running = desk.running.get(attempt_id)
+        if running is not None:
+            await asyncio.wait({running}, timeout=max(0.0, begin_by - time.monotonic()))
+            return running.done() and running.result().result.verdict is Verdict.DELIVERED
+        if attempt_id in self._forwards:
+            return True
+        row = batch.rows.get(made.made_key(attempt_id))
+        return row is not None and made.decode_made(row).delivered
+
+    def _sweep(self, batch: Batch, desk: Desk) -> None:
+        now_ms = self._now_ms()
+        if now_ms - desk.swept_ms < SWEEP_EVERY_MS:
+            return
+        desk.swept_ms, desk.bucket = now_ms, (desk.bucket + 1) % 256
+        for key, data in list(batch.rows.scan(b"%s%02x/" % (made.MADE, desk.bucket))):
+            if now_ms - made.decode_made(data).at_ms > MADE_KEPT_MS:
+                batch.rows.delete(key)
+
+    def _now_ms(self) -> int:
+        return int(self._clock.now().timestamp() * 1000)
+
+
+def _trains(wanted: dict[str, Wanted]) -> Iterable[list[Wanted]]:
+    """Attempts that follow each other are made one after another, all others at once."""
+    trains: dict[str, list[Wanted]] = {}
+    for attempt_id, one in wanted.items():
+        train = trains.get(one.attempt.follows or "", [])
+        train.append(one)
+        trains[attempt_id] = train
+    return {id(train): train for train in trains.values()}.values()

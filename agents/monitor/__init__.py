@@ -1,0 +1,1 @@
+"""The monitor of consumer lag, in a process that joins no group."""
