@@ -23,8 +23,8 @@ from streams.core.clock import Tick
 from streams.core.errors import Misconfigured
 from streams.core.event_rules import EventRule
 from streams.core.hooks import HookRegistry
-from streams.core.matrix import MatrixElement
 from streams.core.objects import BillRunChange, Product, RatePlan
+from streams.core.plan_change.matrix import MatrixElement
 from streams.core.routing import Route
 from streams.core.sources import DataSource, SourceRow
 from streams.core.subscriptions import Subscription

@@ -22,10 +22,10 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from agents.monitor.metrics import exposition
-from streams.core.lag_report import ClusterLag
-from streams.kafka.lag_poll import LagPoller
-from streams.kafka.lag_survey import ends
-from streams.kafka.offset_fetch import committed_offsets
+from streams.core.lag.report import ClusterLag
+from streams.kafka.lag.offset_fetch import committed_offsets
+from streams.kafka.lag.poll import LagPoller
+from streams.kafka.lag.survey import ends
 from streams.metrics import Family
 
 #: Commits that are under way at one time; the broker answers each in a millisecond or two.

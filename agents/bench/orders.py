@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
-from streams.core.matrix import DateRule, LatePolicy, MatrixElement, MissedPolicy
-from streams.core.messages import Request, RequestKind, ValidatedRequest
 from streams.core.midnight import first_instant, start_instant
 from streams.core.money import Fee
 from streams.core.objects import AccountStatus, Membership, OptionTerm, ServicePlan, ServiceState
+from streams.core.plan_change.matrix import DateRule, LatePolicy, MatrixElement, MissedPolicy
+from streams.core.plan_change.messages import Request, RequestKind, ValidatedRequest
 from streams.kafka.partitioner import partition_of
 
 ZONE = "America/Sao_Paulo"

@@ -17,9 +17,9 @@ from sqlalchemy import Engine, event
 
 from agents.bench import orders
 from streams.core import ids
-from streams.core.execute import conclude, draft_of
-from streams.core.messages import CommandStep, ExecuteCommand, ExecutionResult, ExecutionVerdict
 from streams.core.outcome import seal
+from streams.core.plan_change.execute import conclude, draft_of
+from streams.core.plan_change.messages import CommandStep, ExecuteCommand, ExecutionResult, ExecutionVerdict
 from streams.kafka.garbage import collect_seldom
 from streams.sinks.billing import Fence, SqlBillingStore
 from streams.sinks.billing.engine import open_engine, parse

@@ -18,7 +18,7 @@ from agents.plan_changes.orders import REQUESTS
 from streams.codec import Codec, Registry
 from streams.core.audit import AuditEntry
 from streams.core.ids import derive
-from streams.core.messages import Reply, Request, RequestKind, Resolution
+from streams.core.plan_change.messages import Reply, Request, RequestKind, Resolution
 from streams.settings import Settings
 
 #: Of what an entry of the audit trail speaks.

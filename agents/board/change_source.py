@@ -14,7 +14,7 @@ from agents.board.open_changes import OpenChanges
 from agents.board.panels import countdown, nights
 from agents.plan_changes.change_feed import ChangeFeed
 from streams.codec import Codec, Registry
-from streams.core.change_board import Line, lines
+from streams.core.plan_change.board import Line, lines
 from streams.settings import Settings
 
 CHANGELOG: Final = "plan-changes-store-changelog"

@@ -9,7 +9,7 @@ from datetime import date, datetime
 from typing import Final
 
 from agents.board.open_changes import WAITING, Open
-from streams.core.change_board import Stage
+from streams.core.plan_change.board import Stage
 
 #: Names that are shown of each kind; the others are counted.
 TOP: Final = 5

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from datetime import date, datetime
 from typing import NamedTuple
 
-from streams.core.change import Change
-from streams.core.change_board import Stage, entry
+from streams.core.plan_change.board import Stage, entry
+from streams.core.plan_change.machine import Change
 
 WAITING = (Stage.FAILED, Stage.HELD)
 

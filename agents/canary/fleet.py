@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from agents.canary.probes import CHANNEL, ELEMENTS, HOUR, LEAD, PLANS, PREFIX
-from streams.core.matrix import DateRule, LatePolicy, MatrixElement, MissedPolicy
 from streams.core.objects import (
     Account,
     AccountChange,
@@ -19,6 +18,7 @@ from streams.core.objects import (
     ServiceChange,
     ServicePlan,
 )
+from streams.core.plan_change.matrix import DateRule, LatePolicy, MatrixElement, MissedPolicy
 
 PRODUCT: Final = "canary"
 _LONG_AGO: Final = datetime(2000, 1, 1, tzinfo=UTC)

@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from streams.core import ids
-from streams.core.messages import Acknowledgement, AcknowledgementKind, Reply, Request, RequestKind
+from streams.core.plan_change.messages import Acknowledgement, AcknowledgementKind, Reply, Request, RequestKind
 from streams.core.watch import release_at
 from streams.core.watch_rules import Level, Verdict
 

@@ -24,7 +24,7 @@ from streams.codec import Codec, Registry
 from streams.core.clock import Tick
 from streams.core.errors import Misconfigured, Poison, Transient
 from streams.core.ids import derive, instant_text
-from streams.core.messages import Acknowledgement, Reply
+from streams.core.plan_change.messages import Acknowledgement, Reply
 from streams.core.watch_rules import Alarm, Level, Limits, Notice, Verdict, follow
 from streams.exposition import Exposition, Histogram
 from streams.kafka.health import Health

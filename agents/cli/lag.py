@@ -94,7 +94,7 @@ def _names(settings: Settings) -> list[str]:
 
 def name_filter(group: list[str] | None, exclude: list[str] | None) -> Callable[[str], bool]:
     """Which groups are meant; a wrong regular expression is wrong usage."""
-    from streams.kafka.lag_poll import by_name
+    from streams.kafka.lag.poll import by_name
 
     try:
         return by_name(group or (), exclude or ())
@@ -108,7 +108,7 @@ def _source(
 ) -> Iterator[Callable[[], Rows]]:
     from agents.monitor.as_json import as_json
     from streams.kafka.admin import answering
-    from streams.kafka.lag_poll import LagPoller, by_name
+    from streams.kafka.lag.poll import LagPoller, by_name
 
     url = _monitor_url(settings) if ask_monitor else None
     poller: LagPoller | None = None

@@ -52,7 +52,7 @@ def monitor(
     """
     from agents.cli.lag import name_filter
     from agents.monitor.process import Monitor, Options
-    from streams.core.lag import Limits
+    from streams.core.lag.rules import Limits
     from streams.metrics import Family
 
     settings = Settings()

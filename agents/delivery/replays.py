@@ -31,7 +31,7 @@ from streams.core.subscriptions import Subscription
 from streams.filters import CelLanguage
 from streams.kafka import changelog, dead_letters
 from streams.kafka.admin import answering
-from streams.kafka.offset_fetch import committed_offsets
+from streams.kafka.lag.offset_fetch import committed_offsets
 from streams.kafka.scan import Scanner, Span, Spans
 from streams.settings import Settings
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from streams.core.matrix import DateRule, LatePolicy, MatrixElement, MissedPolicy
 from streams.core.money import Fee
 from streams.core.objects import Product, RatePlan
+from streams.core.plan_change.matrix import DateRule, LatePolicy, MatrixElement, MissedPolicy
 
 CURRENCY = "EUR"
 

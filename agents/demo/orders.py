@@ -15,9 +15,9 @@ from agents.demo.fleet import NIGHT, Fleet
 from agents.demo.script import Fate, Sending
 from streams.core import ids
 from streams.core.errors import Misconfigured
-from streams.core.matrix import DateRule, MatrixElement
-from streams.core.messages import Request, RequestKind
 from streams.core.objects import ServicePlan
+from streams.core.plan_change.matrix import DateRule, MatrixElement
+from streams.core.plan_change.messages import Request, RequestKind
 
 REQUESTS = "plan-change.requests"
 #: Of a hundred changes: so many are for the account with thousands of services, so many are silent.

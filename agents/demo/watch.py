@@ -16,7 +16,7 @@ from streams.codec import Codec
 from streams.core import ids
 from streams.core.errors import CurfewError
 from streams.core.events import Event, Finding
-from streams.core.messages import Acknowledgement, AcknowledgementKind, Reply, Request, RequestKind
+from streams.core.plan_change.messages import Acknowledgement, AcknowledgementKind, Reply, Request, RequestKind
 from streams.core.rows import Kind
 from streams.kafka.scan import Scanner
 

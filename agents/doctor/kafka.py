@@ -10,7 +10,7 @@ from confluent_kafka import KafkaException
 from agents.doctor.checks import Finding, Status
 from streams.core.errors import Transient
 from streams.kafka import admin as kafka_admin
-from streams.kafka.lag_survey import survey
+from streams.kafka.lag.survey import survey
 from streams.kafka.manifest import Manifest, Topic
 from streams.kafka.partitioner import PARTITIONER, partition_of
 from streams.kafka.scan import Scanner, Span

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 from streams.codec import Codec
-from streams.core.messages import Context
 from streams.core.objects import Account, AccountStatus, Service, ServiceState
+from streams.core.plan_change.messages import Context
 from streams.core.rows import Kind
 from streams.kafka.chunks import Batch
 

@@ -24,7 +24,7 @@ from streams.core.rows import CountRow, count_key
 from streams.core.upstream import Fold, Input, Raised
 from streams.kafka import changelog, dead_letters
 from streams.kafka.admin import answering
-from streams.kafka.offset_fetch import committed_offsets
+from streams.kafka.lag.offset_fetch import committed_offsets
 from streams.kafka.scan import Scanner, Span
 from streams.settings import Settings
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final
 
-from streams.core.lag import Status
-from streams.core.lag_report import ClusterLag, GroupLag, Member
-from streams.core.lag_track import PartitionLag
+from streams.core.lag.report import ClusterLag, GroupLag, Member
+from streams.core.lag.rules import Status
+from streams.core.lag.track import PartitionLag
 
 #: A lag that moves by less is steady: a handful of records comes and goes between two looks.
 STEADY_PER_S: Final = 0.1

@@ -12,9 +12,9 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from streams.core.lag import Commit, Status
-from streams.core.lag_report import ClusterLag, GroupLag, Member
-from streams.core.lag_track import PartitionLag
+from streams.core.lag.report import ClusterLag, GroupLag, Member
+from streams.core.lag.rules import Commit, Status
+from streams.core.lag.track import PartitionLag
 from streams.kafka.health import Route
 
 PREFIX: Final = "/v3/kafka"

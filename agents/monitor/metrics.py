@@ -6,8 +6,8 @@ from collections import defaultdict
 from collections.abc import Collection
 
 from streams import metrics as m
-from streams.core.lag import Status
-from streams.core.lag_report import ClusterLag, GroupLag
+from streams.core.lag.report import ClusterLag, GroupLag
+from streams.core.lag.rules import Status
 from streams.exposition import Exposition
 from streams.metrics import Family
 

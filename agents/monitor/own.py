@@ -19,8 +19,8 @@ from confluent_kafka import KafkaException
 from agents.plan_changes.change_feed import ChangeFeed
 from streams import metrics as m
 from streams.codec import Codec, Registry
-from streams.core.change_board import Line, Stage, Word, lines
 from streams.core.errors import CurfewError
+from streams.core.plan_change.board import Line, Stage, Word, lines
 from streams.exposition import Exposition
 from streams.kafka import dead_letters, ledger
 from streams.kafka.scan import Scanner, Span

@@ -28,10 +28,10 @@ from agents.monitor.burrow import BurrowView
 from agents.monitor.metrics import exposition, monitor_exposition
 from agents.monitor.own import LEDGER_EVERY_S, OwnPart
 from streams.core.errors import CurfewError
-from streams.core.lag import DEFAULT_LIMITS, Limits
-from streams.core.lag_report import ClusterLag
+from streams.core.lag.report import ClusterLag
+from streams.core.lag.rules import DEFAULT_LIMITS, Limits
 from streams.kafka.health import Health, Route
-from streams.kafka.lag_poll import LagPoller, by_name
+from streams.kafka.lag.poll import LagPoller, by_name
 from streams.metrics import Family
 from streams.settings import Settings
 

@@ -10,11 +10,11 @@ from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 from agents.business_time import TICKS, BusinessTime
 from streams.codec import Codec
-from streams.core.change import Change
-from streams.core.change_board import Entry, entry
-from streams.core.change_rows import CHANGE, unpack_change
 from streams.core.clock import Tick
 from streams.core.errors import Misconfigured, Transient
+from streams.core.plan_change.board import Entry, entry
+from streams.core.plan_change.machine import Change
+from streams.core.plan_change.rows import CHANGE, unpack_change
 from streams.kafka.scan import Scanner, Span
 
 BATCH = 2_000

@@ -15,12 +15,12 @@ from time import perf_counter
 
 from agents.plan_changes.steps import CONCURRENT_HOOKS, HookCall, Steps, recordable
 from streams.core import ids
-from streams.core.change import Change, State
-from streams.core.change_messages import command
 from streams.core.hooks import HookRegistry
-from streams.core.messages import CommandStep, ExecuteCommand, ExecutionResult, ExecutionVerdict
 from streams.core.outcome import Outcome
-from streams.core.projection import Waiting
+from streams.core.plan_change.machine import Change, State
+from streams.core.plan_change.messages import CommandStep, ExecuteCommand, ExecutionResult, ExecutionVerdict
+from streams.core.plan_change.projection import Waiting
+from streams.core.plan_change.told import command
 
 # Changes under way at one time: enough that no slot for hooks stays empty, few enough to hold in memory.
 _AT_ONE_TIME = 2 * CONCURRENT_HOOKS

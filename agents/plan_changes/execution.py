@@ -14,7 +14,7 @@ from streams.codec import Codec
 from streams.codec.rows import row_decoder
 from streams.core.errors import Poison
 from streams.core.hooks import HookRegistry
-from streams.core.messages import ExecuteCommand, ExecutionResult
+from streams.core.plan_change.messages import ExecuteCommand, ExecutionResult
 from streams.kafka.chunks import Batch
 from streams.kafka.runtime import Runtime
 from streams.tracing import traced

@@ -12,10 +12,10 @@ from typing import Protocol, TypeVar
 from agents.events.engine import check_size
 from streams.codec import Codec
 from streams.codec.rows import object_row_decoder
-from streams.core.eligibility import Known, annotated
 from streams.core.errors import Poison
-from streams.core.messages import Request, ValidatedRequest
 from streams.core.objects import Account, Service, ServicePlan
+from streams.core.plan_change.eligibility import Known, annotated
+from streams.core.plan_change.messages import Request, ValidatedRequest
 from streams.core.rows import Kind, ObjectRow, object_key
 from streams.kafka.chunks import Batch, Record
 from streams.kafka.runtime import Runtime

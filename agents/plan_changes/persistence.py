@@ -22,8 +22,8 @@ import structlog
 from agents.due_report import DueReport
 from streams.codec import Codec
 from streams.core.errors import Poison
-from streams.core.messages import Acknowledgement, ExecutionResult, Settlement, SettlementKind
 from streams.core.objects import ServicePlanChange
+from streams.core.plan_change.messages import Acknowledgement, ExecutionResult, Settlement, SettlementKind
 from streams.kafka.chunks import Batch, Record
 from streams.kafka.runtime import Runtime
 from streams.ports import Clock

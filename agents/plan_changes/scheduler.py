@@ -1,6 +1,6 @@
 """The scheduler of plan changes: requests, results, acknowledgements and ticks in; commands, settlements, events out.
 
-Everything is decided by :class:`streams.core.change_desk.Desk`; this module decodes, sends and reports what is due.
+Everything is decided by :class:`streams.core.plan_change.desk.Desk`; this module decodes, sends and says what is due.
 """
 
 from __future__ import annotations
@@ -12,15 +12,14 @@ from agents import redo
 from agents.due_report import DueReport
 from agents.redo import Sent
 from streams.codec import Codec
-from streams.core.change import Effect, RaiseFinding, Rules, SendCommand, SendReply, SendSettlement
-from streams.core.change_desk import Desk, rebuild
-from streams.core.change_rows import trace_key
-from streams.core.due import DueIndex
 from streams.core.errors import Poison
 from streams.core.events import Finding
 from streams.core.hooks import HookRegistry
-from streams.core.matrix import MatrixElement
-from streams.core.messages import (
+from streams.core.plan_change.desk import Desk, rebuild
+from streams.core.plan_change.due import DueIndex
+from streams.core.plan_change.machine import Effect, RaiseFinding, Rules, SendCommand, SendReply, SendSettlement
+from streams.core.plan_change.matrix import MatrixElement
+from streams.core.plan_change.messages import (
     Acknowledgement,
     Context,
     ExecuteCommand,
@@ -29,6 +28,7 @@ from streams.core.messages import (
     Settlement,
     ValidatedRequest,
 )
+from streams.core.plan_change.rows import trace_key
 from streams.kafka.chunks import Batch, Record
 from streams.kafka.runtime import Runtime
 from streams.kafka.store import Overlay

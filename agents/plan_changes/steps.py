@@ -18,7 +18,6 @@ import structlog
 
 from agents.plan_changes import hooks
 from streams.codec.rows import encode_row
-from streams.core.execute import adjust_draft, adjust_outcome, conclude, draft_of, violations
 from streams.core.hooks import (
     Abort,
     Adjust,
@@ -31,8 +30,9 @@ from streams.core.hooks import (
     Verdict,
     WorkflowContext,
 )
-from streams.core.messages import CommandStep, ExecuteCommand, ExecutionResult, ExecutionVerdict
 from streams.core.outcome import Outcome, seal
+from streams.core.plan_change.execute import adjust_draft, adjust_outcome, conclude, draft_of, violations
+from streams.core.plan_change.messages import CommandStep, ExecuteCommand, ExecutionResult, ExecutionVerdict
 
 # Hooks running at one time in a worker. Unbounded, a chunk of 500 slow hooks would open 500 connections to whatever
 # they call.

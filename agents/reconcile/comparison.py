@@ -24,7 +24,7 @@ from streams.codec import Codec
 from streams.core.canonical import fingerprint
 from streams.core.clock import Tick
 from streams.core.errors import Misconfigured, Poison
-from streams.core.messages import Acknowledgement, ExecutionResult
+from streams.core.plan_change.messages import Acknowledgement, ExecutionResult
 from streams.kafka.partitioner import partition_of
 from streams.kafka.scan import Scanner, Span, Spans
 from streams.sinks.billing import BillingStore, StoredOutcome

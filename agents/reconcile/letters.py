@@ -11,7 +11,7 @@ from confluent_kafka import Message
 
 from streams.codec import Codec
 from streams.core.errors import Poison
-from streams.core.messages import ExecutionResult
+from streams.core.plan_change.messages import ExecutionResult
 from streams.kafka import dead_letters
 from streams.kafka.scan import Scanner, Spans
 

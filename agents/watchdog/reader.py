@@ -15,13 +15,13 @@ from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
 from agents.watchdog.book import Book
 from streams.codec import Codec
-from streams.core.change import Change
-from streams.core.change_rows import CHANGE, unpack_change
 from streams.core.clock import Tick
 from streams.core.errors import Misconfigured, Poison, Transient
 from streams.core.events import Finding
 from streams.core.ids import instant_text
-from streams.core.messages import Acknowledgement, Reply
+from streams.core.plan_change.machine import Change
+from streams.core.plan_change.messages import Acknowledgement, Reply
+from streams.core.plan_change.rows import CHANGE, unpack_change
 from streams.core.watch import Tracked, of_acknowledgement, of_change, of_finding, of_reply
 from streams.kafka.scan import Scanner, Span, Spans
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from streams.core.errors import Misconfigured
-from streams.core.messages import ExecuteCommand
 from streams.core.money import Fee
 from streams.core.objects import Membership
 from streams.core.outcome import Outcome, Task
+from streams.core.plan_change.messages import ExecuteCommand
 
 
 class Hookpoint(StrEnum):

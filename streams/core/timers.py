@@ -1,8 +1,8 @@
 """Timers: rows that want to be looked at from an instant on, and the index of those that do.
 
-The machinery of due work for apps whose work needs no window (plan changes have one, see :mod:`streams.core.due`).
-One row per thing that waits, e.g. an invoice or a SIM, under a key of the app's own; what it waits for is the app's
-business and travels in ``payload``. How to use it:
+The machinery of due work for apps whose work needs no window (plan changes have one, see
+:mod:`streams.core.plan_change.due`). One row per thing that waits, e.g. an invoice or a SIM, under a key of the app's
+own; what it waits for is the app's business and travels in ``payload``. How to use it:
 
 - ``index = rebuild(rows)`` when a partition is opened, and again whenever a decision was thrown away: the rows are the
   truth, the index is a copy of their instants.

@@ -14,9 +14,9 @@ from enum import IntEnum
 from uuid import UUID
 
 from streams.core import ids
-from streams.core.change import Change, State
 from streams.core.events import Audience, Finding, Value
-from streams.core.messages import Acknowledgement, AcknowledgementKind, Reply
+from streams.core.plan_change.machine import Change, State
+from streams.core.plan_change.messages import Acknowledgement, AcknowledgementKind, Reply
 from streams.core.rows import Kind
 
 _PREFIX = "rate_plan_change."

@@ -7,10 +7,10 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from streams.core.messages import CommandStep, ExecutionResult, ExecutionVerdict, Settlement, SettlementKind
 from streams.core.money import Fee
 from streams.core.objects import Membership, OptionTerm, ServicePlan
 from streams.core.outcome import Outcome, Release, Task, TaskKind, seal
+from streams.core.plan_change.messages import CommandStep, ExecutionResult, ExecutionVerdict, Settlement, SettlementKind
 
 #: São Paulo, 2018-11-04: the date begins at 01:00 local, since 00:00 does not exist.
 MIDNIGHT = datetime(2018, 11, 4, 3, tzinfo=UTC)

@@ -20,7 +20,7 @@ from sqlalchemy import Engine, event, text
 from sqlalchemy.engine import URL
 
 from streams.core.errors import Fatal, Misconfigured, Poison, Transient
-from streams.core.messages import Acknowledgement
+from streams.core.plan_change.messages import Acknowledgement
 from streams.sinks.billing import Counts, Split, SqlBillingStore
 from streams.sinks.billing import engine as billing_engine
 from tests.billing import postgres

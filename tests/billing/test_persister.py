@@ -15,9 +15,9 @@ from agents.plan_changes.persistence import ACKNOWLEDGEMENTS, OUTCOMES, SERVICE_
 from streams.codec import Codec, LocalIds, LocalSchemas
 from streams.core.clock import NextDue, Tick
 from streams.core.errors import Transient
-from streams.core.messages import Acknowledgement, ExecutionResult, ExecutionVerdict, Settlement
 from streams.core.objects import ServicePlanChange
 from streams.core.outcome import SealedOutcome
+from streams.core.plan_change.messages import Acknowledgement, ExecutionResult, ExecutionVerdict, Settlement
 from streams.sinks.billing import BillingStore, Fenced, SqlBillingStore
 from tests.billing.makers import (
     EVENING,

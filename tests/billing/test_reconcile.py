@@ -20,7 +20,7 @@ from agents.reconcile.comparison import Drift, Report, Topics
 from streams.codec import Codec, LocalIds, LocalSchemas
 from streams.core.clock import Tick
 from streams.core.errors import Poison
-from streams.core.messages import Acknowledgement, ExecutionResult
+from streams.core.plan_change.messages import Acknowledgement, ExecutionResult
 from streams.kafka.chunks import Record
 from streams.kafka.dead_letters import envelope
 from streams.kafka.partitioner import PARTITIONER

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from streams.core.errors import Poison
-from streams.core.messages import Acknowledgement, ExecutionResult, Settlement
+from streams.core.plan_change.messages import Acknowledgement, ExecutionResult, Settlement
 from streams.sinks.billing import Counts, Settled, Split, SqlBillingStore
 from tests.billing.makers import EVENING, LONG_AGO, MIDNIGHT, NEXT_MIDNIGHT, at, closing, plan, releasing, sealed
 

@@ -13,10 +13,10 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import IntegrityError
 
 from streams.core.errors import Misconfigured, Poison
-from streams.core.messages import Acknowledgement, AcknowledgementKind, ExecutionVerdict
 from streams.core.money import Fee
 from streams.core.objects import Membership, Op, OptionTerm
 from streams.core.outcome import SealedOutcome
+from streams.core.plan_change.messages import Acknowledgement, AcknowledgementKind, ExecutionVerdict
 from streams.sinks.billing import Fenced, Released, SqlBillingStore
 from tests.billing.makers import (
     EVENING,

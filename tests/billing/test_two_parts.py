@@ -11,8 +11,8 @@ import pytest
 from sqlalchemy import Engine, text
 
 from streams.core.errors import Poison
-from streams.core.messages import Acknowledgement, AcknowledgementKind
 from streams.core.objects import Membership, OptionTerm
+from streams.core.plan_change.messages import Acknowledgement, AcknowledgementKind
 from streams.sinks.billing import Fenced, Finished, Released, Split, SqlBillingStore
 from tests.billing.makers import (
     EVENING,

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from agents.board.server import build
 from agents.embedded import Stack, StackConfig
 from streams.core.errors import Poison
-from streams.core.matrix import MissedPolicy
+from streams.core.plan_change.matrix import MissedPolicy
 from streams.kafka import dead_letters
 from streams.kafka.chunks import Record
 from tests.board.serving import serving

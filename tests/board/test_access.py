@@ -23,8 +23,8 @@ from agents.board.panels import nights
 from agents.board.reading import Reading
 from agents.board.server import LOCAL_NAMES, build
 from agents.embedded.ports import free_port
-from streams.core.change import State
 from streams.core.errors import Misconfigured
+from streams.core.plan_change.machine import State
 from streams.settings import Settings
 from tests.board.serving import serving
 from tests.plan_changes.makers import pending

@@ -17,10 +17,10 @@ from agents.board.panels import countdown, nights
 from agents.board.panels.subscriptions import Tally, view
 from agents.board.reading import Reading
 from agents.board.sparkline import sparkline
-from streams.core.change import Change, State
-from streams.core.change_board import Line, Stage, entry, lines
 from streams.core.delivery.units import State as UnitState
 from streams.core.delivery.units import Unit
+from streams.core.plan_change.board import Line, Stage, entry, lines
+from streams.core.plan_change.machine import Change, State
 from streams.core.subscriptions import Email, Forward, Subscription, Webhook
 from tests.plan_changes.makers import DEADLINE, NOON, pending
 from tests.support.kafka_io import wait_until

@@ -9,7 +9,7 @@ from pathlib import Path
 from agents.cli.plan_changes.reasons import _ACCOUNT, _REPAIR, _REQUEST
 from agents.cli.record_json import parse_line
 from streams.codec import Codec, LocalIds, LocalSchemas
-from streams.core.messages import Reply, Request, RequestKind, Resolution
+from streams.core.plan_change.messages import Reply, Request, RequestKind, Resolution
 from streams.kafka.manifest import Manifest
 
 PAGE = (Path(__file__).parents[2] / "docs" / "plan-change-requests.md").read_text()

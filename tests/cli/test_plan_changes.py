@@ -15,11 +15,11 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from agents.cli.plan_changes import rows as changelog_rows
 from agents.cli.plan_changes.reasons import EXPLANATIONS
 from streams.codec import Codec, Registry
-from streams.core.change import State
-from streams.core.change_messages import accepted, refused
-from streams.core.change_rows import change_key, pack, past_key
 from streams.core.errors import Poison
-from streams.core.messages import Request, RequestKind, Resolution
+from streams.core.plan_change.machine import State
+from streams.core.plan_change.messages import Request, RequestKind, Resolution
+from streams.core.plan_change.rows import change_key, pack, past_key
+from streams.core.plan_change.told import accepted, refused
 from streams.kafka.chunks import Record
 from streams.kafka.dead_letters import envelope
 from tests.billing.makers import sealed

@@ -12,8 +12,8 @@ from rich.console import Console
 
 from agents.cli.output import TableOrJson
 from agents.cli.plan_changes.board_view import Picture, as_json, print_once, renderable
-from streams.core.change import State
-from streams.core.change_board import entry, lines
+from streams.core.plan_change.board import entry, lines
+from streams.core.plan_change.machine import State
 from tests.plan_changes.makers import DEADLINE, NOON, pending
 
 LONGEST_ZONE = "America/Argentina/ComodRivadavia"

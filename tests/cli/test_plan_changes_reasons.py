@@ -10,16 +10,8 @@ from pathlib import Path
 import agents.plan_changes.steps
 from agents.cli.plan_changes.reasons import EXPLANATIONS, explain, in_words, why
 from agents.reconcile.letters import Letter
-from streams.core import (
-    change_context,
-    change_desk,
-    change_orders,
-    change_progress,
-    change_repairs,
-    eligibility,
-    execute,
-)
-from streams.core.change import State
+from streams.core.plan_change import context, desk, eligibility, execute, orders, progress, repairs
+from streams.core.plan_change.machine import State
 from tests.plan_changes.makers import pending
 
 #: Texts of these modules that look like codes and are none: names of fields, events and facts.
@@ -31,7 +23,7 @@ NO_CODES = {
 
 
 DECIDING = (
-    agents.plan_changes.steps, change_context, change_desk, change_orders, change_progress, change_repairs,
+    agents.plan_changes.steps, context, desk, orders, progress, repairs,
     eligibility, execute,
 )  # fmt: skip
 

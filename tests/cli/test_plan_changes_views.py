@@ -18,12 +18,12 @@ from agents.cli.plan_changes import rows, view
 from agents.plan_changes import change_feed
 from streams.codec import Codec, Registry
 from streams.codec.rows import encode_row
-from streams.core.change import Change, State
-from streams.core.change_rows import change_key, pack
 from streams.core.clock import Tick
 from streams.core.hooks import Abort, Adjust, Hook, Hookpoint, Patch, Proceed, Verdict, WorkflowContext
-from streams.core.matrix import DateRule
-from streams.core.messages import CommandStep
+from streams.core.plan_change.machine import Change, State
+from streams.core.plan_change.matrix import DateRule
+from streams.core.plan_change.messages import CommandStep
+from streams.core.plan_change.rows import change_key, pack
 from streams.core.rows import Kind, ObjectRow, object_key
 from streams.kafka.partitioner import partition_of
 from tests.cli.curfew import Curfew

@@ -8,7 +8,7 @@ from itertools import chain
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.core.due import Due, DueIndex, Window
+from streams.core.plan_change.due import Due, DueIndex, Window
 
 T0 = datetime(2018, 11, 3, 12, tzinfo=UTC)
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from streams.core.matrix import DateRule, LatePolicy, MissedPolicy
-from streams.core.messages import Reply, Request, ValidatedRequest
+from streams.core.plan_change.matrix import DateRule, LatePolicy, MissedPolicy
+from streams.core.plan_change.messages import Reply, Request, ValidatedRequest
 from tests.plan_changes.makers import NOON, a_request, an_element, known
 from tests.plan_changes.plant import Plant, a_plan, a_service, an_account
 

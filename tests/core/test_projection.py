@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from streams.core.projection import Waiting, project
+from streams.core.plan_change.projection import Waiting, project
 
 NOW = datetime(2018, 11, 3, 17, 0, tzinfo=UTC)
 FIRST, SECOND = NOW + timedelta(hours=1), NOW + timedelta(hours=2)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from agents.embedded import Stack, StackConfig
-from streams.kafka.offset_fetch import committed_offsets
+from streams.kafka.lag.offset_fetch import committed_offsets
 from tests.cli.curfew import Curfew, runner
 from tests.delivery.deployment import Deployment
 from tests.delivery.receiving import SECRET_REF, receiver

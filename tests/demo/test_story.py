@@ -11,8 +11,8 @@ from agents.demo.report import final_states
 from agents.demo.script import Fate
 from agents.demo.watch import Seen
 from streams.core import ids
-from streams.core.messages import Acknowledgement, AcknowledgementKind, Reply, Request, RequestKind
 from streams.core.midnight import zone
+from streams.core.plan_change.messages import Acknowledgement, AcknowledgementKind, Reply, Request, RequestKind
 
 
 def test_the_same_seed_tells_the_same_story() -> None:

@@ -25,7 +25,6 @@ from agents.worker import WORKERS
 from streams.codec import Codec, Registry
 from streams.codec.registration import register_all
 from streams.core.events import Event
-from streams.core.matrix import DateRule
 from streams.core.objects import (
     Account,
     AccountChange,
@@ -37,6 +36,7 @@ from streams.core.objects import (
     ServiceChange,
     ServicePlan,
 )
+from streams.core.plan_change.matrix import DateRule
 from streams.core.subscription_rules import Known
 from streams.filters import CelLanguage
 from streams.kafka import admin as kafka_admin

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from agents.embedded import Stack
-from streams.core.matrix import MatrixElement
+from streams.core.plan_change.matrix import MatrixElement
 from streams.settings import ClockMode
 from tests.e2e.application import Application
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from agents.embedded import Stack
-from streams.core.messages import Request
+from streams.core.plan_change.messages import Request
 from tests.delivery.receiving import RunningReceiver
 from tests.e2e.application import Application, basic_plan, created, now, reactivated, service_created, suspended
 from tests.plan_changes.makers import a_request

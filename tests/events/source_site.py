@@ -22,8 +22,8 @@ from streams.codec import Codec, Registry
 from streams.codec.registration import register_all
 from streams.core.sources import DataSource, Format, SourceRow, SourceTopic
 from streams.kafka import admin as kafka_admin
+from streams.kafka.lag.offset_fetch import committed_offsets
 from streams.kafka.manifest import Manifest
-from streams.kafka.offset_fetch import committed_offsets
 from streams.kafka.scan import Scanner
 from streams.settings import Settings
 from tests.support.proxy import Proxy

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from agents.events.contexts import CONTEXTS
-from streams.core.messages import Context
+from streams.core.plan_change.messages import Context
 from tests.core.billing import ACCOUNT, SERVICE, created, deleted, updated
 from tests.events.works import Works, topic_of
 

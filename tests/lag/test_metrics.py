@@ -14,9 +14,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from agents.monitor.metrics import exposition, monitor_exposition
 from streams import metrics
-from streams.core.lag import Commit, Status
-from streams.core.lag_report import ClusterLag, Member, PartitionState, group_lag
-from streams.core.lag_track import PartitionLag
+from streams.core.lag.report import ClusterLag, Member, PartitionState, group_lag
+from streams.core.lag.rules import Commit, Status
+from streams.core.lag.track import PartitionLag
 from streams.exposition import Exposition, Histogram
 from streams.metrics import ALL, Family
 

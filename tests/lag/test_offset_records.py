@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from streams.kafka.offset_records import CommitKey, CommitValue, UnknownRecord, parse_key, parse_value
+from streams.kafka.lag.offset_records import CommitKey, CommitValue, UnknownRecord, parse_key, parse_value
 
 #: As Kafka 4.3 has written them: a commit of offset 0 by group g7 for exp/0, with a topic id behind the time.
 KEY_OF_4_3 = b"\x00\x01\x00\x02g7\x00\x03exp\x00\x00\x00\x00"

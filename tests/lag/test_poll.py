@@ -19,10 +19,10 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but
     ResourceType,
 )
 
-from streams.core.lag import Limits, Status
-from streams.core.lag_report import ClusterLag, GroupLag
-from streams.kafka.lag_commits import TOPIC_S
-from streams.kafka.lag_poll import LagPoller, by_name
+from streams.core.lag.report import ClusterLag, GroupLag
+from streams.core.lag.rules import Limits, Status
+from streams.kafka.lag.commits import TOPIC_S
+from streams.kafka.lag.poll import LagPoller, by_name
 from tests.support.kafka_io import create_topic, wait_until
 
 pytestmark = pytest.mark.kafka

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from streams.core.lag import (
+from streams.core.lag.rules import (
     Commit,
     Judged,
     Limits,
@@ -25,8 +25,8 @@ from streams.core.lag import (
     stalled,
     stopped,
 )
-from streams.core.lag_time import EndHistory, Unknown, time_lag
-from streams.core.lag_window import Window
+from streams.core.lag.time import EndHistory, Unknown, time_lag
+from streams.core.lag.window import Window
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from streams.core.lag import Judged, Limits, Status, roll_up
-from streams.core.lag_time import EndHistory, time_lag
-from streams.core.lag_track import LOOKS, Ends, FirstUnread, PartitionLag, Track, trend
-from streams.core.lag_window import Window
+from streams.core.lag.rules import Judged, Limits, Status, roll_up
+from streams.core.lag.time import EndHistory, time_lag
+from streams.core.lag.track import LOOKS, Ends, FirstUnread, PartitionLag, Track, trend
+from streams.core.lag.window import Window
 
 LOOK_MS = 10_000
 MINUTE = 60_000

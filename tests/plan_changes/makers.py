@@ -6,12 +6,14 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
 
-from streams.core.change import Change, ChangeCancelled, ChangeOrdered, Rules
-from streams.core.change_step import step
-from streams.core.execute import conclude, draft_of
 from streams.core.hooks import Hook, HookRegistry, Proceed
-from streams.core.matrix import DateRule, LatePolicy, MatrixElement, MissedPolicy
-from streams.core.messages import (
+from streams.core.money import Fee
+from streams.core.objects import Membership, OptionTerm
+from streams.core.outcome import seal
+from streams.core.plan_change.execute import conclude, draft_of
+from streams.core.plan_change.machine import Change, ChangeCancelled, ChangeOrdered, Rules
+from streams.core.plan_change.matrix import DateRule, LatePolicy, MatrixElement, MissedPolicy
+from streams.core.plan_change.messages import (
     Acknowledgement,
     AcknowledgementKind,
     CommandStep,
@@ -22,9 +24,7 @@ from streams.core.messages import (
     RequestKind,
     ValidatedRequest,
 )
-from streams.core.money import Fee
-from streams.core.objects import Membership, OptionTerm
-from streams.core.outcome import seal
+from streams.core.plan_change.step import step
 
 # Afternoon in Berlin; tomorrow's midnight there is 23:00 UTC, six hours before it is 17:00 UTC.
 NOON = datetime(2018, 11, 3, 12, 0, tzinfo=UTC)

@@ -13,9 +13,9 @@ from agents.plan_changes.scheduler import ELEMENT, PlanChanges
 from streams.codec import Codec, LocalIds, LocalSchemas
 from streams.codec.rows import encode_row
 from streams.core.hooks import Hook, HookRegistry
-from streams.core.matrix import MatrixElement
-from streams.core.messages import Acknowledgement, Reply, Request, Settlement
 from streams.core.objects import Account, Membership, OptionTerm, Service, ServicePlan
+from streams.core.plan_change.matrix import MatrixElement
+from streams.core.plan_change.messages import Acknowledgement, Reply, Request, Settlement
 from streams.core.rows import Kind, ObjectRow, object_key
 from streams.kafka.chunks import Headers
 from tests.plan_changes.makers import LONG_AGO, an_element

@@ -11,12 +11,12 @@ from decimal import Decimal
 import pytest
 
 from agents.plan_changes import scheduler
-from streams.core.change_progress import OVERDUE
-from streams.core.change_rows import change_key, unpack_change
 from streams.core.clock import NextDue
 from streams.core.events import Finding
 from streams.core.hooks import Abort, Adjust, FailurePolicy, Hook, Hookpoint, Patch, Proceed, Verdict, WorkflowContext
-from streams.core.messages import (
+from streams.core.money import Fee
+from streams.core.outcome import verify
+from streams.core.plan_change.messages import (
     AcknowledgementKind,
     CommandStep,
     ExecuteCommand,
@@ -26,8 +26,8 @@ from streams.core.messages import (
     SettlementKind,
     ValidatedRequest,
 )
-from streams.core.money import Fee
-from streams.core.outcome import verify
+from streams.core.plan_change.progress import OVERDUE
+from streams.core.plan_change.rows import change_key, unpack_change
 from tests.plan_changes.makers import (
     DEADLINE,
     NOON,

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from streams.core.change import Change, State
-from streams.core.change_board import SHOWN_FOR, Line, Word, entry, lines
+from streams.core.plan_change.board import SHOWN_FOR, Line, Word, entry, lines
+from streams.core.plan_change.machine import Change, State
 from tests.plan_changes.makers import DEADLINE, NOON, START, pending
 
 CHANGE = pending()

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from streams.core.change import Change, ContextChanged, State
-from streams.core.change_progress import rolled_over
-from streams.core.change_step import step
-from streams.core.change_window import derived, window
-from streams.core.messages import Context, ExecuteCommand, Resolution
+from streams.core.plan_change.machine import Change, ContextChanged, State
+from streams.core.plan_change.messages import Context, ExecuteCommand, Resolution
+from streams.core.plan_change.progress import rolled_over
+from streams.core.plan_change.step import step
+from streams.core.plan_change.window import derived, window
 from streams.kafka.store import MemoryStore
 from tests.plan_changes.makers import DEADLINE, NO_HOOKS, NOON, START, a_cancel, a_request, pending
 from tests.plan_changes.plant import Plant, a_plan, a_service, an_account

@@ -9,10 +9,10 @@ from typing import Any, TypeAlias
 import pytest
 
 from agents import redo
-from streams.core.change_rows import CHANGE, unpack_change
 from streams.core.events import Finding
 from streams.core.hooks import Hook, Proceed
-from streams.core.messages import Reply
+from streams.core.plan_change.messages import Reply
+from streams.core.plan_change.rows import CHANGE, unpack_change
 from streams.kafka.chunks import Output, Record
 from tests.plan_changes.makers import NOON, START, a_cancel, a_request, an_element
 from tests.plan_changes.plant import Plant, a_plan, a_service, an_account

@@ -15,7 +15,6 @@ from agents.plan_changes.dry_run import DryRun, DryRuns, steps_ahead, waiting
 from agents.plan_changes.dry_run_summary import Summary
 from agents.plan_changes.hooks_examples import HOOKS
 from agents.plan_changes.steps import CONCURRENT_HOOKS, HookEnd
-from streams.core.change import Change, State
 from streams.core.hooks import (
     Abort,
     Adjust,
@@ -28,8 +27,9 @@ from streams.core.hooks import (
     Verdict,
     WorkflowContext,
 )
-from streams.core.messages import CommandStep, ExecuteCommand, ExecutionResult, ExecutionVerdict
 from streams.core.money import Fee
+from streams.core.plan_change.machine import Change, State
+from streams.core.plan_change.messages import CommandStep, ExecuteCommand, ExecutionResult, ExecutionVerdict
 from tests.plan_changes.makers import NOON, START, a_request, pending
 from tests.plan_changes.plant import Plant, a_plan, a_service, an_account
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from streams.core.change import Change, State
-from streams.core.eligibility import Known, Offer, annotated, offers
-from streams.core.matrix import DateRule, MatrixElement
-from streams.core.messages import ValidatedRequest
 from streams.core.objects import Account, Service, ServicePlan
+from streams.core.plan_change.eligibility import Known, Offer, annotated, offers
+from streams.core.plan_change.machine import Change, State
+from streams.core.plan_change.matrix import DateRule, MatrixElement
+from streams.core.plan_change.messages import ValidatedRequest
 from streams.core.rows import ObjectRow
 from tests.plan_changes.makers import DEADLINE, NO_HOOKS, NOON, START, a_request, an_element, known, pending
 from tests.plan_changes.plant import Plant, a_plan, a_service, an_account

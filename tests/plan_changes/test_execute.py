@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streams.codec import Codec, LocalIds, LocalSchemas
-from streams.core.execute import adjust_draft, adjust_outcome, conclude, draft_of, violations
 from streams.core.hooks import Patch
-from streams.core.messages import ExecuteCommand, ExecutionResult
 from streams.core.money import Fee, fits, money_text, totals
 from streams.core.objects import Membership, OptionTerm
 from streams.core.outcome import Outcome, Release, Task, TaskKind, seal, verify
+from streams.core.plan_change.execute import adjust_draft, adjust_outcome, conclude, draft_of, violations
+from streams.core.plan_change.messages import ExecuteCommand, ExecutionResult
 from tests.plan_changes.makers import DEADLINE, LONG_AGO, a_command, executed
 
 OPTIONS = st.lists(st.sampled_from(["sms", "roaming", "tv", "data"]), unique=True, max_size=4).map(tuple)

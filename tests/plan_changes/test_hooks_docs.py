@@ -18,10 +18,10 @@ import pytest
 from agents.plan_changes import hooks
 from agents.plan_changes.dry_run import DryRun, DryRuns
 from agents.plan_changes.hooks_examples import HOOKS
-from streams.core.change import Change
 from streams.core.hooks import FailurePolicy, Hook, Hookpoint, HookRegistry
-from streams.core.messages import AcknowledgementKind, ExecutionResult
 from streams.core.outcome import Release, TaskKind
+from streams.core.plan_change.machine import Change
+from streams.core.plan_change.messages import AcknowledgementKind, ExecutionResult
 from tests.plan_changes.makers import NOON, START, a_request, acknowledgement, an_element, pending
 from tests.plan_changes.plant import Plant, a_plan, a_service, an_account
 

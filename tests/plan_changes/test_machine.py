@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 
-from streams.core.change import (
+from streams.core.events import Audience
+from streams.core.outcome import Release, Task, TaskKind, seal
+from streams.core.plan_change.due import ALL_ROOM, NO_ROOM
+from streams.core.plan_change.machine import (
     Acknowledged,
     Change,
     Effect,
@@ -23,13 +26,8 @@ from streams.core.change import (
     Step,
     TimePassed,
 )
-from streams.core.change_progress import OVERDUE, RETRY_AFTER
-from streams.core.change_step import step
-from streams.core.change_window import derived, window
-from streams.core.due import ALL_ROOM, NO_ROOM
-from streams.core.events import Audience
-from streams.core.matrix import DateRule, LatePolicy, MissedPolicy
-from streams.core.messages import (
+from streams.core.plan_change.matrix import DateRule, LatePolicy, MissedPolicy
+from streams.core.plan_change.messages import (
     AcknowledgementKind,
     CommandStep,
     ExecuteCommand,
@@ -38,7 +36,9 @@ from streams.core.messages import (
     Reply,
     SettlementKind,
 )
-from streams.core.outcome import Release, Task, TaskKind, seal
+from streams.core.plan_change.progress import OVERDUE, RETRY_AFTER
+from streams.core.plan_change.step import step
+from streams.core.plan_change.window import derived, window
 from tests.plan_changes.makers import (
     DEADLINE,
     NO_HOOKS,

@@ -16,13 +16,12 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from streams.core.change import Change, Effect, RaiseFinding, SendCommand, SendReply, SendSettlement, State
-from streams.core.change_desk import Desk, rebuild
-from streams.core.change_rows import CHANGE, OPEN, PAST, change_key, unpack_change, unpack_owner
-from streams.core.due import Window
 from streams.core.events import Audience, Finding
-from streams.core.matrix import DateRule, LatePolicy, MatrixElement, MissedPolicy
-from streams.core.messages import (
+from streams.core.plan_change.desk import Desk, rebuild
+from streams.core.plan_change.due import Window
+from streams.core.plan_change.machine import Change, Effect, RaiseFinding, SendCommand, SendReply, SendSettlement, State
+from streams.core.plan_change.matrix import DateRule, LatePolicy, MatrixElement, MissedPolicy
+from streams.core.plan_change.messages import (
     Acknowledgement,
     AcknowledgementKind,
     CommandStep,
@@ -36,6 +35,7 @@ from streams.core.messages import (
     SettlementKind,
     ValidatedRequest,
 )
+from streams.core.plan_change.rows import CHANGE, OPEN, PAST, change_key, unpack_change, unpack_owner
 from streams.kafka.store import MemoryStore, Overlay
 from tests.plan_changes.makers import NOON, a_cancel, a_request, an_element, executed, hooked, known
 

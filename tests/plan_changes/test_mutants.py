@@ -19,67 +19,67 @@ TIMEOUT_S = 500
 
 MUTANTS = {
     "a cancel is accepted after the start": (
-        "change_orders.py",
+        "plan_change/orders.py",
         """        if now >= current.start_at:
             reasons.append("too_late")""",
         """        if now >= current.deadline_at:
             reasons.append("too_late")""",
     ),
     "an order supersedes whatever revision it names": (
-        "change_orders.py",
+        "plan_change/orders.py",
         """    if expected != current.revision:
         return ["revision_mismatch"]""",
         "",
     ),
     "a superseding order keeps the revision": (
-        "change_orders.py",
+        "plan_change/orders.py",
         "1 if current is None else current.revision + 1, now)",
         "1 if current is None else current.revision, now)",
     ),
     "work begins an hour before its start": (
-        "change_progress.py",
+        "plan_change/progress.py",
         "yield Action(kind=ActionKind.START, at=change.retry_at or change.start_at)",
         "yield Action(kind=ActionKind.START, at=change.retry_at or change.start_at - timedelta(hours=1))",
     ),
     "an answer is taken from whatever command": (
-        "change_progress.py",
+        "plan_change/progress.py",
         "    if change.awaiting is None or result.command_id != _awaited_id(change, change.awaiting):",
         "    if change.awaiting is None:",
     ),
     "the window of commands in flight is not asked": (
-        "change_progress.py",
+        "plan_change/progress.py",
         "or (action.window is not None and action.window not in room):",
         "or False:",
     ),
     "a commit of another revision is taken": (
-        "change_progress.py",
+        "plan_change/progress.py",
         "(ack.change_id, ack.revision) != (change.change_id, change.revision)",
         "ack.change_id != change.change_id",
     ),
     "a change that was not persisted is released": (
-        "change_progress.py",
+        "plan_change/progress.py",
         """    if change.persisted_at is not None:
         return SettlementKind.RELEASE""",
         """    if change.persisted_at is not None or change.state is State.EXECUTED:
         return SettlementKind.RELEASE""",
     ),
     "a rolled change keeps its revision": (
-        "change_progress.py",
+        "plan_change/progress.py",
         "        revision=change.revision + 1,\n        zone=zone,",
         "        revision=change.revision,\n        zone=zone,",
     ),
     "a silent change tells the customer": (
-        "change_messages.py",
+        "plan_change/told.py",
         "    return not (change.silent and name in _CUSTOMER_EVENTS)",
         "    return True",
     ),
     "a change that has ended counts as an open one": (
-        "change_desk.py",
+        "plan_change/desk.py",
         "    if change is None or not change.is_open:",
         "    if change is None:",
     ),
     "an answer is not remembered": (
-        "change_desk.py",
+        "plan_change/desk.py",
         "            return [] if answer.reply is None else [SendReply(reply=answer.reply)]",
         "            return self._decide(validated, self.now or request.requested_at)",
     ),

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from streams.core.change import (
+from streams.core.plan_change.due import ALL_ROOM
+from streams.core.plan_change.machine import (
     Acknowledged,
     Change,
     ChangeRepaired,
@@ -19,12 +20,8 @@ from streams.core.change import (
     Step,
     TimePassed,
 )
-from streams.core.change_messages import finding
-from streams.core.change_progress import OVERDUE
-from streams.core.change_step import step
-from streams.core.due import ALL_ROOM
-from streams.core.matrix import DateRule, LatePolicy, MissedPolicy
-from streams.core.messages import (
+from streams.core.plan_change.matrix import DateRule, LatePolicy, MissedPolicy
+from streams.core.plan_change.messages import (
     AcknowledgementKind,
     CommandStep,
     ExecutionVerdict,
@@ -32,6 +29,9 @@ from streams.core.messages import (
     Resolution,
     SettlementKind,
 )
+from streams.core.plan_change.progress import OVERDUE
+from streams.core.plan_change.step import step
+from streams.core.plan_change.told import finding
 from tests.plan_changes.makers import (
     DEADLINE,
     NO_HOOKS,

@@ -10,7 +10,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import Link
 
-from streams.core.change_rows import trace_key
+from streams.core.plan_change.rows import trace_key
 from streams.kafka.chunks import Output
 from streams.tracing import OpenTelemetry, same_trace, traceparent
 from tests.plan_changes.makers import DEADLINE, NOON, a_request

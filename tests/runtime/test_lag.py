@@ -13,7 +13,7 @@ from tests.support.kafka_io import create_topic
 
 SCRIPT = """
 import sys
-from streams.kafka.offset_fetch import committed_offsets
+from streams.kafka.lag.offset_fetch import committed_offsets
 from confluent_kafka import KafkaException
 try:
     print(committed_offsets({"bootstrap.servers": sys.argv[1]}, "nobody", [("there", 0)]))

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from agents.canary import fleet, probes
 from agents.canary.probes import HOUR, Probe
 from streams.core import ids
-from streams.core.matrix import DateRule, effective_date
-from streams.core.messages import Acknowledgement, AcknowledgementKind, Reply
 from streams.core.midnight import first_instant, local_date
+from streams.core.plan_change.matrix import DateRule, effective_date
+from streams.core.plan_change.messages import Acknowledgement, AcknowledgementKind, Reply
 from streams.core.watch_rules import Level
 
 NOW = datetime(2018, 11, 3, 10, 5, tzinfo=UTC)

@@ -9,8 +9,8 @@ from uuid import UUID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.core.change_window import window
-from streams.core.messages import Acknowledgement, AcknowledgementKind, Reply
+from streams.core.plan_change.messages import Acknowledgement, AcknowledgementKind, Reply
+from streams.core.plan_change.window import window
 from streams.core.watch import (
     Standing,
     Tracked,
@@ -123,7 +123,7 @@ def test_work_is_expected_when_the_scheduler_releases_it(change_id: UUID, lead: 
 
 def test_its_event_is_the_one_that_the_scheduler_would_raise() -> None:
     """The same id, so that whoever raises it first, subscribers hear it once; and it does not read its own event."""
-    from streams.core.change_messages import finding
+    from streams.core.plan_change.told import finding
 
     row = known(of_reply(a_reply()))
     raised = at_risk(row, "stalled", NOON)
@@ -134,8 +134,8 @@ def test_its_event_is_the_one_that_the_scheduler_would_raise() -> None:
 
 def test_a_failure_is_known_until_the_change_moves_on() -> None:
     """Findings carry the change's own sequence."""
-    from streams.core.change import State
-    from streams.core.change_messages import finding
+    from streams.core.plan_change.machine import State
+    from streams.core.plan_change.told import finding
 
     failed = finding(replace(CHANGE, state=State.FAILED, sequence=3), "failed", START).finding
     executed = finding(replace(CHANGE, state=State.EXECUTED, sequence=4), "executed", START).finding

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from agents.board import words
-from streams.core.change_board import Line, Stage
+from streams.core.plan_change.board import Line, Stage
 
 NAME: Final = "countdown"
 TITLE: Final = "Next midnights"

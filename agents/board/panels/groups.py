@@ -8,9 +8,9 @@ from typing import Any, Final
 from agents.board import words
 from agents.monitor.as_json import group_row, status_word, trend_word
 from streams.core.errors import Transient
-from streams.core.lag import Status
-from streams.core.lag_report import ClusterLag
-from streams.kafka.lag_poll import LagPoller
+from streams.core.lag.report import ClusterLag
+from streams.core.lag.rules import Status
+from streams.kafka.lag.poll import LagPoller
 from streams.settings import Settings
 
 NAME: Final = "groups"

@@ -10,8 +10,8 @@ from agents.board import words
 from agents.board.dangers import WHERE, Danger, Night
 from agents.board.panels.countdown import remaining
 from agents.cli.plan_changes.reasons import why
-from streams.core.change import Change
-from streams.core.change_board import Line, Stage
+from streams.core.plan_change.board import Line, Stage
+from streams.core.plan_change.machine import Change
 
 NAME: Final = "nights"
 TITLE: Final = "Effective dates"

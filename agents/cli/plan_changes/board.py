@@ -80,7 +80,7 @@ def board(
 
 def picture(feed: ChangeFeed, day: date | None, zone: str | None, everything: bool) -> Picture:
     """What there is to see now; business time is the machine's where no clock has ticked."""
-    from streams.core.change_board import SHOWN_FOR, lines
+    from streams.core.plan_change.board import SHOWN_FOR, lines
 
     machine = datetime.now(UTC)
     tick = feed.time

@@ -16,7 +16,7 @@ from agents.cli.plan_changes.options import span, utc, utc_or_none
 if TYPE_CHECKING:
     from rich.console import Group, JustifyMethod
 
-    from streams.core.change_board import Line
+    from streams.core.plan_change.board import Line
 
 _STAGES = ("pending", "started", "executed", "persisted", "completed", "effective", "failed", "held")
 _COLUMNS = ("date", "zone", "deadline", "in", *_STAGES, "missed", "per_minute", "eta", "margin", "word")

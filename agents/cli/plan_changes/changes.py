@@ -16,7 +16,7 @@ from agents.cli.plan_changes.view import account_exists
 
 if TYPE_CHECKING:
     from agents.reconcile.letters import Letter
-    from streams.core.change import Change
+    from streams.core.plan_change.machine import Change
 
 _COLUMNS = (
     "service_id", "account_id", "element", "state", "revision", "effective_date", "zone", "start_at", "deadline_at",
@@ -41,7 +41,7 @@ def list_changes(
 
     Example: curfew plan-changes list --state pending -f json
     """
-    from streams.core.change import State
+    from streams.core.plan_change.machine import State
 
     for name in state or ():
         choices.one_of(name, [one.value for one in State], what="state", option="--state")

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from agents.plan_changes.dry_run import DryRuns
     from agents.plan_changes.dry_run_summary import Summary
-    from streams.core.change import Change
-    from streams.core.messages import Request
+    from streams.core.plan_change.machine import Change
+    from streams.core.plan_change.messages import Request
 
 # Changes per second that scheduler, Kafka and billing store are trusted with where nobody says more. A projection at
 # the speed of hooks alone would promise nights that no billing store can write.
@@ -76,8 +76,8 @@ def dry_run(
     Example: curfew plan-changes dry-run --night 2018-11-04 --limit 1000
     """
     from agents.plan_changes.dry_run import needs_store
-    from streams.core.change import State
-    from streams.core.change_window import derived
+    from streams.core.plan_change.machine import State
+    from streams.core.plan_change.window import derived
 
     chosen = list(services or ())
     if (night is None) == (not chosen):
@@ -130,7 +130,7 @@ def dry_run(
 
 def _of_night(everybody: Sequence[Change], day: date, zone: str | None) -> list[Change]:
     """Changes of this date whose execution is still to come, the nearest deadline first."""
-    from streams.core.change import State
+    from streams.core.plan_change.machine import State
 
     found = [
         one
@@ -163,10 +163,10 @@ def _ordered(
     view: View, everybody: Sequence[Change], services: Sequence[str], account: str, element: str, **about: Any
 ) -> tuple[list[Change], dict[str, tuple[str, ...]]]:
     """The changes that orders now would make, and service → reasons of those that would be refused."""
-    from streams.core.change import Rules
-    from streams.core.eligibility import annotated, offer
     from streams.core.hooks import HookRegistry
-    from streams.core.messages import RequestKind
+    from streams.core.plan_change.eligibility import annotated, offer
+    from streams.core.plan_change.machine import Rules
+    from streams.core.plan_change.messages import RequestKind
 
     latest = {one.service_id: one for one in everybody if one.service_id in services}
     matrix = view.matrix()

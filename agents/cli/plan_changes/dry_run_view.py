@@ -18,9 +18,9 @@ from agents.cli.plan_changes.reasons import in_words
 if TYPE_CHECKING:
     from agents.plan_changes.dry_run import DryRun
     from agents.plan_changes.dry_run_summary import HookTimes, Summary
-    from streams.core.change import Change
     from streams.core.outcome import Outcome
-    from streams.core.projection import Projection
+    from streams.core.plan_change.machine import Change
+    from streams.core.plan_change.projection import Projection
 
 # Failing changes in a table; a screen full of them says no more than their reasons, which are counted.
 _ROWS = 50
@@ -46,7 +46,7 @@ class Report:
 
     def __post_init__(self) -> None:
         from agents.plan_changes.dry_run import waiting
-        from streams.core.projection import project
+        from streams.core.plan_change.projection import project
 
         of_services = {one.service_id: one for one in (*self.others, *self.changes)}
         work = [found for one in of_services.values() if (found := waiting(one, self.now)) is not None]

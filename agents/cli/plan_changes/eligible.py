@@ -17,7 +17,7 @@ from agents.cli.plan_changes.rows import read_change
 from agents.cli.plan_changes.view import account_of, look
 
 if TYPE_CHECKING:
-    from streams.core.eligibility import Offer
+    from streams.core.plan_change.eligibility import Offer
 
 _COLUMNS = (
     "element", "to_rate_plan_id", "date_rule", "effective_date", "start_at", "deadline_at", "fees", "accepted",
@@ -44,10 +44,10 @@ def eligible(
 
     Example: curfew plan-changes eligible S1 --account A1 --channel crm
     """
-    from streams.core.change import Rules
-    from streams.core.eligibility import annotated, offers
     from streams.core.hooks import HookRegistry
-    from streams.core.messages import RequestKind
+    from streams.core.plan_change.eligibility import annotated, offers
+    from streams.core.plan_change.machine import Rules
+    from streams.core.plan_change.messages import RequestKind
 
     view = look()
     day = None if effective_date is None else effective_date.date()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from agents.reconcile.letters import Letter
-    from streams.core.change import Change
+    from streams.core.plan_change.machine import Change
 
 #: What the account's partition finds.
 _ACCOUNT = {

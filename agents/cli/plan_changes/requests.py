@@ -22,7 +22,7 @@ from agents.cli.plan_changes.options import (
 from agents.cli.plan_changes.sending import send
 
 if TYPE_CHECKING:
-    from streams.core.messages import Request, RequestKind
+    from streams.core.plan_change.messages import Request, RequestKind
 
 app = typer.Typer()
 
@@ -51,7 +51,7 @@ def order(
 
     Example: curfew plan-changes order S1 basic-to-plus --account A1 --channel crm --wait
     """
-    from streams.core.messages import RequestKind
+    from streams.core.plan_change.messages import RequestKind
 
     request = new_request(
         RequestKind.ORDER,
@@ -84,7 +84,7 @@ def cancel(
 
     Example: curfew plan-changes cancel S1 --account A1 --wait
     """
-    from streams.core.messages import RequestKind
+    from streams.core.plan_change.messages import RequestKind
 
     about: dict[str, Any] = {"request_id": request_id, "channel": channel, "expected_revision": expected_revision}
     send(new_request(RequestKind.CANCEL, service, account, **about), wait, timeout, style)
@@ -105,7 +105,7 @@ def retry(
 
     Example: curfew plan-changes retry S1 --account A1 --wait
     """
-    from streams.core.messages import RequestKind
+    from streams.core.plan_change.messages import RequestKind
 
     about: dict[str, Any] = {"request_id": request_id, "channel": channel, "expected_revision": expected_revision}
     send(new_request(RequestKind.RETRY, service, account, **about), wait, timeout, style)
@@ -131,7 +131,7 @@ def resolve(
 
     Example: curfew plan-changes resolve S1 --account A1 --roll --wait
     """
-    from streams.core.messages import RequestKind, Resolution
+    from streams.core.plan_change.messages import RequestKind, Resolution
 
     wanted = {Resolution.FINISH_LATE: finish_late, Resolution.ROLL: roll, Resolution.ABANDON: abandon}
     chosen = [resolution for resolution, is_wanted in wanted.items() if is_wanted]
@@ -153,7 +153,7 @@ def new_request(
     kind: RequestKind, service: str, account: str, *, request_id: str | None = None, **fields: Any
 ) -> Request:
     """A request of this kind: what an order does not say is left to the element, other kinds need nothing more."""
-    from streams.core.messages import Request
+    from streams.core.plan_change.messages import Request
 
     given: dict[str, Any] = {
         "element_key": None,

@@ -10,7 +10,7 @@ from agents.cli.plan_changes.progress import progress
 
 if TYPE_CHECKING:
     from agents.reconcile.letters import Letter
-    from streams.core.change import Change
+    from streams.core.plan_change.machine import Change
     from streams.kafka.scan import Scanner, Spans
 
 #: Where the scheduler and the events app keep their rows.
@@ -25,7 +25,7 @@ _STEP = 5_000
 
 def read_changes(*, history: bool = False) -> list[Change]:
     """The latest change of every service; with ``history`` also those that later ones have replaced."""
-    from streams.core.change_rows import CHANGE, PAST, unpack_change
+    from streams.core.plan_change.rows import CHANGE, PAST, unpack_change
 
     prefixes = (CHANGE.encode(), PAST.encode()) if history else (CHANGE.encode(),)
     with _scanner() as scanner:
@@ -35,7 +35,7 @@ def read_changes(*, history: bool = False) -> list[Change]:
 
 def read_change(service_id: str) -> Change | None:
     """The latest change of one service: only its own partition is read."""
-    from streams.core.change_rows import change_key, unpack_change
+    from streams.core.plan_change.rows import change_key, unpack_change
 
     found = read_rows(CHANGES, service_id, [change_key(service_id)])
     return unpack_change(found[change_key(service_id)]) if found else None

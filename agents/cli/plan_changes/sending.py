@@ -14,7 +14,7 @@ from agents.cli.plan_changes.reasons import in_words
 
 if TYPE_CHECKING:
     from streams.codec import Codec
-    from streams.core.messages import Reply, Request
+    from streams.core.plan_change.messages import Reply, Request
     from streams.settings import Settings
 
 FLUSH_S = 20.0
@@ -90,7 +90,7 @@ class _Replies:
         self._consumer.assign(ends)
 
     def wait_for(self, request: Request, timeout: float) -> Reply | None:
-        from streams.core.messages import Reply
+        from streams.core.plan_change.messages import Reply
 
         until = time.monotonic() + timeout
         try:

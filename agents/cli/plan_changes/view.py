@@ -12,8 +12,8 @@ from agents.cli.plan_changes.options import now as machine_time
 
 if TYPE_CHECKING:
     from streams.codec import Codec
-    from streams.core.eligibility import Known
-    from streams.core.matrix import MatrixElement
+    from streams.core.plan_change.eligibility import Known
+    from streams.core.plan_change.matrix import MatrixElement
     from streams.settings import Settings
 
 MATRIX = "catalog.matrix-element"
@@ -30,15 +30,15 @@ class View:
     def matrix(self) -> Mapping[str, MatrixElement]:
         """The change matrix as it is now, by key."""
         from agents.configuration.records import read_records
-        from streams.core.matrix import MatrixElement
+        from streams.core.plan_change.matrix import MatrixElement
 
         return read_records(self.settings, self.codec, MATRIX, MatrixElement)
 
     def known(self, service_id: str, account_id: str) -> Known:
         """The rows of the account's partition."""
         from streams.codec.rows import object_row_decoder
-        from streams.core.eligibility import Known
         from streams.core.objects import Account, Service, ServicePlan
+        from streams.core.plan_change.eligibility import Known
         from streams.core.rows import Kind, object_key
 
         account, service, plan = (

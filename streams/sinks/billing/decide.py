@@ -10,9 +10,9 @@ from typing import TypeVar
 import msgspec
 
 from streams.core.errors import Poison
-from streams.core.messages import ExecutionResult, Settlement
 from streams.core.objects import Membership, OptionTerm, ServicePlan
 from streams.core.outcome import Outcome, verify
+from streams.core.plan_change.messages import ExecutionResult, Settlement
 
 Term = TypeVar("Term", Membership, OptionTerm)
 

@@ -17,8 +17,8 @@ from sqlalchemy import Connection, bindparam, delete, func, literal_column, null
 from sqlalchemy import Row as SqlRow
 
 from streams.core.errors import Poison
-from streams.core.messages import CommandStep, ExecutionResult, ExecutionVerdict
 from streams.core.outcome import Outcome, SealedOutcome, verify
+from streams.core.plan_change.messages import CommandStep, ExecutionResult, ExecutionVerdict
 from streams.sinks.billing import gather, write
 from streams.sinks.billing.decide import Facts, Opened, Persisted, WaitingFact, Write
 from streams.sinks.billing.port import Split

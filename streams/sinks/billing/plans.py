@@ -11,9 +11,9 @@ import msgspec
 from sqlalchemy import Connection, bindparam, insert, select
 
 from streams.core.errors import Misconfigured, Poison
-from streams.core.messages import Acknowledgement, AcknowledgementKind, Settlement
 from streams.core.objects import Op, ServicePlan, ServicePlanChange
 from streams.core.outcome import Outcome
+from streams.core.plan_change.messages import Acknowledgement, AcknowledgementKind, Settlement
 from streams.sinks.billing import write
 from streams.sinks.billing.decide import Persisted, check_settlement, effective_plan
 from streams.sinks.billing.port import Released

@@ -8,9 +8,9 @@ from datetime import datetime, timedelta
 from typing import Protocol, TypeAlias
 
 from streams.core.errors import Fatal, Poison
-from streams.core.messages import Acknowledgement, ExecutionResult, Settlement
 from streams.core.objects import ServicePlan, ServicePlanChange
 from streams.core.outcome import Outcome
+from streams.core.plan_change.messages import Acknowledgement, ExecutionResult, Settlement
 
 #: Business time, asked after COMMIT: aware UTC.
 Now: TypeAlias = Callable[[], datetime]

@@ -9,7 +9,8 @@ from typing import TypeAlias
 from sqlalchemy import Connection
 
 from streams.core.errors import Poison
-from streams.core.messages import (
+from streams.core.outcome import Outcome
+from streams.core.plan_change.messages import (
     Acknowledgement,
     AcknowledgementKind,
     CommandStep,
@@ -17,7 +18,6 @@ from streams.core.messages import (
     ExecutionVerdict,
     Settlement,
 )
-from streams.core.outcome import Outcome
 from streams.sinks.billing import gather, parts, write
 from streams.sinks.billing.decide import (
     Facts,

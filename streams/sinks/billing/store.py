@@ -9,8 +9,8 @@ from itertools import islice
 from typing import TypeVar
 
 from streams.core.errors import Poison
-from streams.core.messages import Acknowledgement, ExecutionResult, Settlement
 from streams.core.objects import ServicePlan, ServicePlanChange
+from streams.core.plan_change.messages import Acknowledgement, ExecutionResult, Settlement
 from streams.sinks.billing import migrate, parts, plans, read, settle
 from streams.sinks.billing.database import Database
 from streams.sinks.billing.decide import Opened, Waiting

@@ -10,8 +10,8 @@ from sqlalchemy import Connection, Table, bindparam, insert, update
 from sqlalchemy.exc import DataError, IntegrityError
 
 from streams.core.errors import Poison
-from streams.core.messages import Settlement
 from streams.core.outcome import Outcome
+from streams.core.plan_change.messages import Settlement
 from streams.sinks.billing import statements
 from streams.sinks.billing.decide import Write
 from streams.sinks.billing.statements import Row, run_many

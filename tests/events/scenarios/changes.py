@@ -9,7 +9,10 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from streams.core.change import (
+from streams.core.events import Finding
+from streams.core.outcome import Release, Task, TaskKind, seal
+from streams.core.plan_change.due import ALL_ROOM
+from streams.core.plan_change.machine import (
     Acknowledged,
     Change,
     ChangeCancelled,
@@ -21,11 +24,8 @@ from streams.core.change import (
     SendCommand,
     TimePassed,
 )
-from streams.core.change_step import step
-from streams.core.due import ALL_ROOM
-from streams.core.events import Finding
-from streams.core.matrix import MissedPolicy
-from streams.core.messages import (
+from streams.core.plan_change.matrix import MissedPolicy
+from streams.core.plan_change.messages import (
     AcknowledgementKind,
     Context,
     ExecuteCommand,
@@ -33,7 +33,7 @@ from streams.core.messages import (
     RequestKind,
     Resolution,
 )
-from streams.core.outcome import Release, Task, TaskKind, seal
+from streams.core.plan_change.step import step
 from streams.core.watch import Standing, Tracked, at_risk
 from tests.plan_changes.makers import (
     DEADLINE,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import assert_never
 
-from streams.core import change_context, change_orders, change_progress, change_repairs
-from streams.core.change import (
+from streams.core.plan_change import context, orders, progress, repairs
+from streams.core.plan_change.machine import (
     Acknowledged,
     Change,
     ChangeCancelled,
@@ -19,7 +19,7 @@ from streams.core.change import (
     Step,
     TimePassed,
 )
-from streams.core.change_window import derived
+from streams.core.plan_change.window import derived
 
 
 def step(current: Change | None, fact: Fact, now: datetime, rules: Rules) -> Step:
@@ -32,22 +32,22 @@ def step(current: Change | None, fact: Fact, now: datetime, rules: Rules) -> Ste
         current = derived(current)
     match fact:
         case ChangeOrdered():
-            return change_orders.order(current, fact, now, rules)
+            return orders.order(current, fact, now, rules)
         case ChangeCancelled():
-            return change_orders.cancel(current, fact, now)
+            return orders.cancel(current, fact, now)
         case ChangeRepaired():
-            return change_repairs.repair(current, fact, now, rules)
+            return repairs.repair(current, fact, now, rules)
         case ContextChanged():
             if current is None:
                 return Step(change=None)
-            return change_context.follow(current, fact, now, rules)
+            return context.follow(current, fact, now, rules)
         case TimePassed():
             if current is None:
                 return Step(change=None)
-            return change_progress.progress(current, now, rules, room=fact.room)
+            return progress.progress(current, now, rules, room=fact.room)
         case ExecutionFinished():
-            return Step(change=None) if current is None else change_progress.finished(current, fact, now, rules)
+            return Step(change=None) if current is None else progress.finished(current, fact, now, rules)
         case Acknowledged():
-            return Step(change=None) if current is None else change_progress.acknowledged(current, fact, now, rules)
+            return Step(change=None) if current is None else progress.acknowledged(current, fact, now, rules)
         case _:
             assert_never(fact)

@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
 
-from streams.core.due import Window
 from streams.core.events import Finding
 from streams.core.hooks import HookRegistry
-from streams.core.matrix import MatrixElement
-from streams.core.messages import (
+from streams.core.objects import Membership, OptionTerm
+from streams.core.outcome import Task
+from streams.core.plan_change.due import Window
+from streams.core.plan_change.matrix import MatrixElement
+from streams.core.plan_change.messages import (
     Acknowledgement,
     CommandStep,
     Context,
@@ -29,8 +31,6 @@ from streams.core.messages import (
     SettlementKind,
     ValidatedRequest,
 )
-from streams.core.objects import Membership, OptionTerm
-from streams.core.outcome import Task
 
 
 class State(StrEnum):

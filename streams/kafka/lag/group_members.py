@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from confluent_kafka import KafkaException
 
-from streams.core.lag_report import Member
+from streams.core.lag.report import Member
 from streams.kafka.admin import admin_client
 
 #: For the broker's answer; the child's own start takes a second on a busy machine.
@@ -87,7 +87,7 @@ class MemberReader:
 
     def _start(self) -> subprocess.Popen[bytes]:
         child = subprocess.Popen(
-            [sys.executable, "-m", "streams.kafka.group_members"],
+            [sys.executable, "-m", "streams.kafka.lag.group_members"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

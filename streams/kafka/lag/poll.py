@@ -17,14 +17,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from streams.core.lag import DEFAULT_LIMITS, Limits, Status
-from streams.core.lag_report import ClusterLag, GroupLag, Member, PartitionState, Place, group_lag
-from streams.core.lag_track import LOOKS, Ends, Track
+from streams.core.lag.report import ClusterLag, GroupLag, Member, PartitionState, Place, group_lag
+from streams.core.lag.rules import DEFAULT_LIMITS, Limits, Status
+from streams.core.lag.track import LOOKS, Ends, Track
 from streams.kafka.admin import admin_client
-from streams.kafka.first_unread import FirstUnreadReader, Question
-from streams.kafka.group_members import MemberReader
-from streams.kafka.lag_commits import FETCH_S, CommitSource
-from streams.kafka.lag_survey import Group, Survey, ends, survey
+from streams.kafka.lag.commits import FETCH_S, CommitSource
+from streams.kafka.lag.first_unread import FirstUnreadReader, Question
+from streams.kafka.lag.group_members import MemberReader
+from streams.kafka.lag.survey import Group, Survey, ends, survey
 
 #: Looks in which a group that was only asked for is not listed, until it counts as deleted.
 GONE_AFTER: Final = 6

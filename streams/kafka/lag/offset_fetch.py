@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from streams.core.lag_report import Place
+from streams.core.lag.report import Place
 from streams.kafka.admin import quiet
 
 TIMEOUT_S: Final = 15.0

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from streams.core.lag import DEFAULT_LIMITS, Commit, Limits, Status, infer, judge
-from streams.core.lag_time import EndHistory, time_lag
-from streams.core.lag_window import Window
+from streams.core.lag.rules import DEFAULT_LIMITS, Commit, Limits, Status, infer, judge
+from streams.core.lag.time import EndHistory, time_lag
+from streams.core.lag.window import Window
 
 #: A group that had read everything so short a time ago has not stopped: ten looks of Burrow, at its ten seconds each.
 RECENT_MS: Final = 100_000

@@ -6,11 +6,11 @@ from dataclasses import replace
 from datetime import datetime
 
 from streams.core import ids
-from streams.core.change import Change, RaiseFinding, SendCommand, SendReply, SendSettlement, State
 from streams.core.events import Audience, Finding, Value
-from streams.core.matrix import MissedPolicy
-from streams.core.messages import CommandStep, ExecuteCommand, Reply, Request, Settlement, SettlementKind
 from streams.core.outcome import Task, TaskKind
+from streams.core.plan_change.machine import Change, RaiseFinding, SendCommand, SendReply, SendSettlement, State
+from streams.core.plan_change.matrix import MissedPolicy
+from streams.core.plan_change.messages import CommandStep, ExecuteCommand, Reply, Request, Settlement, SettlementKind
 from streams.core.rows import Kind
 
 _PREFIX = "rate_plan_change"

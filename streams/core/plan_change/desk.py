@@ -11,7 +11,11 @@ from datetime import UTC, datetime
 from typing import assert_never
 
 from streams.core.canonical import fingerprint
-from streams.core.change import (
+from streams.core.hooks import Hookpoint
+from streams.core.ids import change_id
+from streams.core.plan_change.context import newer
+from streams.core.plan_change.due import Due, DueIndex, Window
+from streams.core.plan_change.machine import (
     Acknowledged,
     Change,
     ChangeCancelled,
@@ -27,10 +31,18 @@ from streams.core.change import (
     Step,
     TimePassed,
 )
-from streams.core.change_context import newer
-from streams.core.change_messages import command, refused, rejection
-from streams.core.change_progress import OVERDUE, actions, out
-from streams.core.change_rows import (
+from streams.core.plan_change.matrix import MatrixElement
+from streams.core.plan_change.messages import (
+    Acknowledgement,
+    CommandStep,
+    Context,
+    ExecutionResult,
+    ExecutionVerdict,
+    RequestKind,
+    ValidatedRequest,
+)
+from streams.core.plan_change.progress import OVERDUE, actions, out
+from streams.core.plan_change.rows import (
     CHANGE,
     PARKED,
     Answer,
@@ -50,21 +62,9 @@ from streams.core.change_rows import (
     unpack_owner,
     unpack_parked,
 )
-from streams.core.change_step import step
-from streams.core.change_window import derived
-from streams.core.due import Due, DueIndex, Window
-from streams.core.hooks import Hookpoint
-from streams.core.ids import change_id
-from streams.core.matrix import MatrixElement
-from streams.core.messages import (
-    Acknowledgement,
-    CommandStep,
-    Context,
-    ExecutionResult,
-    ExecutionVerdict,
-    RequestKind,
-    ValidatedRequest,
-)
+from streams.core.plan_change.step import step
+from streams.core.plan_change.told import command, refused, rejection
+from streams.core.plan_change.window import derived
 
 # A repeated request is the same if everything but the caller's clock is.
 _NOT_CONTENT = frozenset({"requested_at"})

@@ -10,11 +10,11 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, assert_never
 
-from streams.core.change import Change, ChangeRepaired, Effect, Rules, State, Step
-from streams.core.change_messages import accepted, accepts_late, finding, refused, settlement
-from streams.core.change_progress import progress, rolled_over
-from streams.core.due import NO_ROOM
-from streams.core.messages import CommandStep, Request, RequestKind, Resolution, SettlementKind
+from streams.core.plan_change.due import NO_ROOM
+from streams.core.plan_change.machine import Change, ChangeRepaired, Effect, Rules, State, Step
+from streams.core.plan_change.messages import CommandStep, Request, RequestKind, Resolution, SettlementKind
+from streams.core.plan_change.progress import progress, rolled_over
+from streams.core.plan_change.told import accepted, accepts_late, finding, refused, settlement
 
 # Where a failed step is taken up again.
 _BEFORE = {

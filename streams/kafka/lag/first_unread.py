@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Consumer, KafkaError, Message, TopicPartition
 
-from streams.core.lag_track import Ends, FirstUnread
+from streams.core.lag.track import Ends, FirstUnread
 from streams.kafka.admin import quiet
 
 #: Partitions that are read at once. Each holds a place in every fetch request.

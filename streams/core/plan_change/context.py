@@ -10,14 +10,14 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from streams.core.change import Change, ContextChanged, Rules, State, Step
-from streams.core.change_messages import cancelled, finding
-from streams.core.change_progress import progress
-from streams.core.change_window import window
-from streams.core.due import NO_ROOM
-from streams.core.messages import Context, ValidatedRequest
 from streams.core.midnight import TZ_VERSION, UnknownZoneError
 from streams.core.objects import AccountStatus, ServiceState
+from streams.core.plan_change.due import NO_ROOM
+from streams.core.plan_change.machine import Change, ContextChanged, Rules, State, Step
+from streams.core.plan_change.messages import Context, ValidatedRequest
+from streams.core.plan_change.progress import progress
+from streams.core.plan_change.told import cancelled, finding
+from streams.core.plan_change.window import window
 
 
 def newer(validated: ValidatedRequest, account: Context | None, service: Context | None) -> ValidatedRequest:

@@ -13,17 +13,23 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, assert_never
 
-from streams.core import change_messages as say
 from streams.core import ids
-from streams.core.change import Acknowledged, Change, Effect, ExecutionFinished, Rules, State, Step
-from streams.core.change_window import roll
-from streams.core.due import NO_ROOM, Window
 from streams.core.events import Value
 from streams.core.hooks import Hookpoint
-from streams.core.matrix import MissedPolicy
-from streams.core.messages import AcknowledgementKind, CommandStep, ExecutionResult, ExecutionVerdict, SettlementKind
 from streams.core.midnight import TZ_VERSION
 from streams.core.outcome import Release
+from streams.core.plan_change import told as say
+from streams.core.plan_change.due import NO_ROOM, Window
+from streams.core.plan_change.machine import Acknowledged, Change, Effect, ExecutionFinished, Rules, State, Step
+from streams.core.plan_change.matrix import MissedPolicy
+from streams.core.plan_change.messages import (
+    AcknowledgementKind,
+    CommandStep,
+    ExecutionResult,
+    ExecutionVerdict,
+    SettlementKind,
+)
+from streams.core.plan_change.window import roll
 
 # A command or a settlement without an answer for so long is sent again with the same id. Much shorter, and a busy
 # executor gets the same work over and over; never, and one lost answer keeps a change from its deadline.

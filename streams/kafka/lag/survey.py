@@ -17,7 +17,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but
 )
 
 from streams.core.errors import Transient
-from streams.core.lag_report import PartitionState, Place
+from streams.core.lag.report import PartitionState, Place
 
 TIMEOUT_S: Final = 15.0
 #: The first question of a look. A broker that is away is waited for no longer, so that it is told soon.

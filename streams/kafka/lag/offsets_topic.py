@@ -15,7 +15,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-d
 
 from streams.core.errors import Transient
 from streams.kafka.admin import quiet
-from streams.kafka.offset_records import CommitKey, UnknownRecord, parse_key, parse_value
+from streams.kafka.lag.offset_records import CommitKey, UnknownRecord, parse_key, parse_value
 
 TOPIC: Final = "__consumer_offsets"
 TIMEOUT_S: Final = 15.0

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from streams.core.lag import GroupVerdict, Judged, roll_up
-from streams.core.lag_track import PartitionLag, trend
+from streams.core.lag.rules import GroupVerdict, Judged, roll_up
+from streams.core.lag.track import PartitionLag, trend
 
 #: Topic and partition.
 Place = tuple[str, int]

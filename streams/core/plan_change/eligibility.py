@@ -6,12 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 
-from streams.core.change import Change, ChangeOrdered, Rules, SendReply
-from streams.core.change_step import step
-from streams.core.matrix import DateRule, MatrixElement, eligible
-from streams.core.messages import Reply, Request, ValidatedRequest
 from streams.core.midnight import zone_names
 from streams.core.objects import Account, Service, ServicePlan
+from streams.core.plan_change.machine import Change, ChangeOrdered, Rules, SendReply
+from streams.core.plan_change.matrix import DateRule, MatrixElement, eligible
+from streams.core.plan_change.messages import Reply, Request, ValidatedRequest
+from streams.core.plan_change.step import step
 from streams.core.rows import ObjectRow
 
 

@@ -6,15 +6,15 @@ from dataclasses import replace
 from datetime import datetime
 
 from streams.core import ids
-from streams.core.change import Change, ChangeCancelled, ChangeOrdered, Effect, Rules, State, Step
-from streams.core.change_messages import accepted, cancelled, finding, is_told, refused, rejection
-from streams.core.change_progress import progress
-from streams.core.change_window import Window, roll, window
-from streams.core.due import NO_ROOM
-from streams.core.matrix import DateRule, LatePolicy, MatrixElement, effective_date
-from streams.core.messages import Request, ValidatedRequest
 from streams.core.midnight import TZ_VERSION, UnknownZoneError, local_date
 from streams.core.objects import AccountStatus, ServiceState
+from streams.core.plan_change.due import NO_ROOM
+from streams.core.plan_change.machine import Change, ChangeCancelled, ChangeOrdered, Effect, Rules, State, Step
+from streams.core.plan_change.matrix import DateRule, LatePolicy, MatrixElement, effective_date
+from streams.core.plan_change.messages import Request, ValidatedRequest
+from streams.core.plan_change.progress import progress
+from streams.core.plan_change.told import accepted, cancelled, finding, is_told, refused, rejection
+from streams.core.plan_change.window import Window, roll, window
 
 
 def order(current: Change | None, fact: ChangeOrdered, now: datetime, rules: Rules) -> Step:

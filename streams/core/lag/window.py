@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from streams.core.lag import Commit
+from streams.core.lag.rules import Commit
 
 #: Burrow's number: enough to see whether lag falls, few enough to forget what was an hour ago.
 INTERVALS: Final = 10

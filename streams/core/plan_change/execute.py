@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from streams.core.hooks import Patch
-from streams.core.messages import ExecuteCommand
 from streams.core.money import Fee, fits
 from streams.core.objects import Membership, OptionTerm
 from streams.core.outcome import Outcome, Task, TaskKind
+from streams.core.plan_change.messages import ExecuteCommand
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from datetime import date, datetime, timedelta
 from enum import StrEnum
 from typing import NamedTuple
 
-from streams.core.change import Change, State
+from streams.core.plan_change.machine import Change, State
 from streams.core.watch_rules import DEFAULT_LIMITS, Deadline, Level, Limits, Pulse, judge
 
 # A night leaves the board after so long, unless something of it is not persisted or waits for a person.

@@ -10,10 +10,10 @@ import structlog
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from streams.core.lag_report import Place
-from streams.kafka.lag_survey import Survey
-from streams.kafka.offset_fetch import committed_offsets
-from streams.kafka.offsets_topic import TOPIC, Committed, OffsetsTopic, Unusable
+from streams.core.lag.report import Place
+from streams.kafka.lag.offset_fetch import committed_offsets
+from streams.kafka.lag.offsets_topic import TOPIC, Committed, OffsetsTopic, Unusable
+from streams.kafka.lag.survey import Survey
 
 #: A first read of a large offsets topic goes on in the next look, so that a look ends at all.
 TOPIC_S: Final = 20.0

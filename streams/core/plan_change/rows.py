@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from streams.core.change import Change
-from streams.core.messages import Context, ExecuteCommand, Reply, ValidatedRequest
+from streams.core.plan_change.machine import Change
+from streams.core.plan_change.messages import Context, ExecuteCommand, Reply, ValidatedRequest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from uuid import UUID
 
-from streams.core.change import Change, State
-from streams.core.matrix import MatrixElement, next_boundary
 from streams.core.midnight import TZ_VERSION, first_instant, start_instant
+from streams.core.plan_change.machine import Change, State
+from streams.core.plan_change.matrix import MatrixElement, next_boundary
 
 # The longest date a rolled order may look ahead, in boundaries: an order a year late is a mistake, not a late order.
 _MOST_ROLLS = 400

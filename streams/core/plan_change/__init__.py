@@ -1,0 +1,1 @@
+"""The plan change machine: pure decisions, from the order to the effective date."""

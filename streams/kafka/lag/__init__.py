@@ -1,0 +1,1 @@
+"""What the lag monitor asks Kafka, without joining a group."""
