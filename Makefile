@@ -37,7 +37,7 @@ check: $(READY) ## ruff, ruff format, mypy --strict, import-linter
 faults: $(READY) ## every fail point, and random kill -9 storms (about 40 minutes)
 	@$(BIN)/pytest -m 'faults and not long'
 
-storm: $(READY) ## a night of 20,000 changes under kill -9, on SQLite and PostgreSQL (about an hour)
+storm: $(READY) ## a night of 20,000 changes under kill -9, on SQLite and PostgreSQL (a quarter of an hour)
 	@$(BIN)/pytest -m long
 
 docs: $(READY) ## docs/events.md and docs/asyncapi.yaml, from the catalogue, the manifest and the schemas
