@@ -117,7 +117,8 @@ def counts(style: TableOrJsonOption = TableOrJson.TABLE) -> None:
     """
     # imported here, since only this command needs a broker, and listing types should start quickly
     from agents.configuration.records import read_rows
-    from agents.events.engine import CHANGELOG, totals
+    from agents.events.engine import totals
+    from agents.events.feeds import CHANGELOG
     from streams.core.rows import count_key
     from streams.settings import Settings
 

@@ -17,7 +17,7 @@ from agents.configuration.changes import SOURCES, ByOption, as_row, history, liv
 from agents.configuration.dependents import dependents
 from agents.configuration.records import read_records, read_rows, write_keyed
 from agents.configuration.sources import read_rows_file, read_sources
-from agents.events.engine import CHANGELOG
+from agents.events.feeds import CHANGELOG
 from agents.sources.finder import kept
 from agents.sources.rows import ROWS, SHARED
 from streams.codec import Codec, Registry

@@ -13,9 +13,9 @@ from typing import Any, Final
 
 from confluent_kafka import KafkaException, Message
 
-from agents.events.engine import CHANGELOG as CHANGELOG
-from agents.events.engine import FEEDS
-from agents.events.engine import FINDINGS as FINDINGS
+from agents.events.feeds import CHANGELOG as CHANGELOG
+from agents.events.feeds import FEEDS
+from agents.events.feeds import FINDINGS as FINDINGS
 from streams.codec import Codec
 from streams.codec.rows import object_row_decoder, row_decoder
 from streams.core.errors import Poison, Transient

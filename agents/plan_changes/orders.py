@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
-from agents.events.engine import check_size
+from agents.events.limits import check_size
 from streams.codec import Codec
 from streams.codec.rows import object_row_decoder
 from streams.core.errors import Poison

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from agents.events.engine import check_size
+from agents.events.limits import check_size
 from agents.sources.finder import OFFSET_BYTES
 from streams.codec import Codec
 from streams.core.errors import Poison

@@ -10,7 +10,7 @@ from typing import Any, Final
 import structlog
 from confluent_kafka import Message
 
-from agents.events.engine import MAX_RECORD_BYTES
+from agents.events.limits import MAX_RECORD_BYTES
 from agents.sources.rows import ROWS, SHARED
 from streams.codec import Codec
 from streams.core.errors import Poison

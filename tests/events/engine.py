@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from agents import usage
-from agents.events import engine
+from agents.events import engine, feeds
 from agents.plan_changes import orders
 from agents.sources import rows
 from streams.codec import Codec, LocalIds, LocalSchemas
@@ -95,15 +95,15 @@ class Engine:
     manifest = Manifest.load()
 
     def __init__(self, routes: Iterable[Route], catalogue: Shelf, chance: Chance) -> None:
-        self.partitions = self.manifest.topics[engine.FINDINGS].partitions
+        self.partitions = self.manifest.topics[feeds.FINDINGS].partitions
         self._chance = chance
         for route in routes:
             catalogue.put("route", route.name, route)
         ports = Ports(self.codec, catalogue, self.partitions)
         events, work = engine.Events(ports, virtual=True), usage.UsageWork(ports, virtual=True)
         self._handlers: dict[tuple[str, str], Handler] = {
-            **{(EVENTS, topic): events.changes for topic in engine.FEEDS},
-            (EVENTS, engine.FINDINGS): events.findings,
+            **{(EVENTS, topic): events.changes for topic in feeds.FEEDS},
+            (EVENTS, feeds.FINDINGS): events.findings,
             (EVENTS, orders.REQUESTS): orders.Orders(ports).requests,
             (EVENTS, rows.ROWS): rows.SourceRows(ports).rows,
             (EVENTS, TICKS): events.timers.run,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from agents.cli.ledger import lasts
-from agents.events.engine import FEEDS
+from agents.events.feeds import FEEDS
 from streams.codec.rows import object_row_decoder, row_decoder
 from streams.core.events import Event
 from streams.core.rows import CountRow, count_key

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from agents.events.engine import FEEDS, FINDINGS, TICKS, Events, totals
+from agents.events.engine import Events, totals
+from agents.events.feeds import FEEDS, FINDINGS, TICKS
 from agents.sources.rows import ROWS, SourceRows
 from streams.codec import Codec, LocalIds, LocalSchemas
 from streams.core.clock import NextDue

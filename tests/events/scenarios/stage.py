@@ -14,7 +14,7 @@ from confluent_kafka import Producer
 from agents.clock import ClockFace, VirtualClock, barrier_reads, due_reports
 from agents.configuration.records import read_rows, write_records
 from agents.embedded import StackAddress
-from agents.events.engine import CHANGELOG, FEEDS, FINDINGS
+from agents.events.feeds import CHANGELOG, FEEDS, FINDINGS
 from agents.supervisor import Supervisor
 from streams.codec import Codec, Registry
 from streams.codec.registration import register_all

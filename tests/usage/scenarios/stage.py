@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agents.clock import barrier_reads
-from agents.events.engine import CHANGELOG
+from agents.events.feeds import CHANGELOG
 from streams.codec.registration import register_all
 from streams.core.routing import Route
 from streams.core.usage.objects import Bucket, BucketChange, Contract, ContractChange, SimChange, Usage
