@@ -40,6 +40,12 @@ filter = 'facts.to == "Suspended"'
 """
 
 
+@pytest.fixture(autouse=True)
+def no_other_kafka(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stack that runs on this machine for other purposes would show its data sources here."""
+    monkeypatch.setenv("CURFEW_BOOTSTRAP_SERVERS", "127.0.0.1:1")
+
+
 def run(app: Any, *arguments: str) -> Any:
     return CliRunner().invoke(app, arguments, catch_exceptions=False)
 
