@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped,unused-ignore]
 
 from agents.embedded import Stack, StackConfig
@@ -20,6 +21,10 @@ APPLICATIONS = (
     "tests/cli/", "tests/delivery/test_live", "tests/delivery/test_workers", "tests/demo/", "tests/e2e/",
     "tests/events/scenarios/", "tests/usage/scenarios/", "tests/watchdog/",
 )  # fmt: skip
+
+#: How long an example may take says something of the machine, and it is shared.
+settings.register_profile("curfew", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("curfew")
 
 
 class Scheduling(LoadScopeScheduling):  # type: ignore[misc,unused-ignore]

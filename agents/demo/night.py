@@ -33,9 +33,9 @@ STEP = timedelta(hours=1)
 GRAIN = timedelta(minutes=30)
 LOOK_EVERY_S = 0.1
 #: A tick that takes this long will not end: a worker that cannot go on, or a machine that is far too small.
-STUCK_S = 120.0
+STUCK_S = 300.0
 #: The last deliveries follow the last tick; a webhook that failed is tried again after five seconds.
-DELIVERED_WITHIN_S = 30.0
+DELIVERED_WITHIN_S = 120.0
 WEBHOOK_SUBSCRIPTIONS = frozenset({"crm"})
 EVENTS_CHANGELOG = "events-store-changelog"
 

@@ -38,9 +38,9 @@ INTERRUPTED = threading.Event()
 #: What a run leaves in its directory besides what every site does.
 LEFT_BEHIND = ("received.jsonl", "receiver.port", "subscriptions.toml")
 #: The receiver is one import and one socket; on a loaded machine that takes some seconds.
-RECEIVER_TIMEOUT_S = 60.0
+RECEIVER_TIMEOUT_S = 120.0
 #: After the producer has committed the last tick it only has to leave.
-PRODUCER_GRACE_S = 20.0
+PRODUCER_GRACE_S = 120.0
 
 
 class Place(Site):

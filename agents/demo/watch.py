@@ -23,7 +23,7 @@ from streams.kafka.scan import Scanner
 BATCH = 2_000
 POLL_S = 0.2
 #: A watcher that does not reach the end of its topics in this time has lost the broker.
-CATCH_UP_S = 60.0
+CATCH_UP_S = 180.0
 STAGES = ("pending", "started", "executed", "persisted", "completed", "effective")
 QUEUE = "queue."
 

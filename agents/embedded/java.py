@@ -92,7 +92,7 @@ def run_java(
     jars: Sequence[Path],
     options: Sequence[str] = (),
     stdin: str = "",
-    timeout_seconds: float = 60.0,
+    timeout_seconds: float = 120.0,
 ) -> subprocess.CompletedProcess[str]:
     """Run a Java program to its end and return exit code and output; subprocess.TimeoutExpired after the timeout."""
     return subprocess.run(
@@ -106,7 +106,7 @@ def run_java(
 
 
 def run_kafka_tool(
-    main_class: str, arguments: Sequence[str], *, kafka_version: str, stdin: str = "", timeout_seconds: float = 60.0
+    main_class: str, arguments: Sequence[str], *, kafka_version: str, stdin: str = "", timeout_seconds: float = 120.0
 ) -> subprocess.CompletedProcess[str]:
     """Run one of Kafka's own command line tools from the jars of that version.
 

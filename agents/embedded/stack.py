@@ -60,7 +60,7 @@ class StackConfig:
     fresh: bool = False
     kafka_heap_mib: int = 512
     registry_heap_mib: int = 384
-    start_timeout_seconds: float = 120.0
+    start_timeout_seconds: float = 240.0
     stop_grace_seconds: float = 20.0
     lock_wait_seconds: float = 10.0  # kill -9 of an owner takes its Java along, but not within the same instant
     kafka_properties: Mapping[str, str] = field(default_factory=dict)

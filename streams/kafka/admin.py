@@ -23,9 +23,9 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # they are pu
 from streams.core.errors import CurfewError, Misconfigured, Transient
 from streams.kafka.manifest import QUEUE_PREFIX, Manifest, Topic, managed
 
-REQUEST_TIMEOUT_S = 15.0  # a first connection to a broker that just started takes some seconds
-VISIBLE_TIMEOUT_S = 15.0  # a topic just made is not at once in every broker's metadata
-LEADER_TIMEOUT_S = 30.0  # a partition just made gets its leader in a moment, on a busy machine in some seconds
+REQUEST_TIMEOUT_S = 30.0  # a first connection to a broker that just started takes some seconds, on a busy machine more
+VISIBLE_TIMEOUT_S = 60.0  # a topic just made is not at once in every broker's metadata
+LEADER_TIMEOUT_S = 180.0  # a partition just made gets its leader in a moment, hundreds on a busy machine in a minute
 CONNECT_TIMEOUT_S = 5.0  # a host that does not answer at all; one that refuses says so at once
 ADMISSION_TIMEOUT_S = 10.0  # a broker that is busy may need some seconds for TLS and SCRAM
 LOOK_EVERY_S = 0.05

@@ -17,7 +17,7 @@ from sqlalchemy.engine import URL, make_url
 
 #: An existing server; its user must be allowed to create databases.
 URL_VARIABLE = "CURFEW_TEST_DATABASE_URL"
-DEADLINE_S = 30.0
+DEADLINE_S = 120.0
 
 
 class Unavailable(Exception):

@@ -28,7 +28,7 @@ from streams.core.plan_change.machine import State
 from streams.settings import Settings
 from tests.board.serving import serving
 from tests.plan_changes.makers import pending
-from tests.support.kafka_io import wait_until
+from tests.support.kafka_io import TIMEOUT_SECONDS, wait_until
 
 TOKEN = "correct-horse-battery"
 CHANGE = nights.waiting_row(replace(pending(), state=State.FAILED))
@@ -50,7 +50,7 @@ def opened(tmp_path: Path) -> Iterator[Open]:
             access = Access(None if token is None else SecretStr(token), private=private)
             board = Board(memory, Reading(memory, ()), Actions(settings), access, hosts=LOCAL_NAMES)
             url = running.enter_context(serving(board))
-            return running.enter_context(httpx.Client(base_url=url))
+            return running.enter_context(httpx.Client(base_url=url, timeout=TIMEOUT_SECONDS))
 
         yield serve
 
@@ -268,14 +268,14 @@ def test_the_command_serves_without_kafka_and_ends_by_sigterm(tmp_path: Path) ->
         process = subprocess.Popen(command, env=env, stdout=output, stderr=output)
     try:
         url = f"http://127.0.0.1:{port}"
-        wait_until(lambda: "no Kafka" in _page(url) or "Cannot be read now" in _page(url), "the page says it", 60.0)
+        wait_until(lambda: "no Kafka" in _page(url) or "Cannot be read now" in _page(url), "the page says it")
         assert "Read-only" in _page(url)
-        second = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+        second = subprocess.run(command, env=env, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False)
         assert (second.returncode, second.stdout) == (1, "")
         assert "choose another --port" in second.stderr
     finally:
         process.terminate()
-        assert process.wait(30) == 0
+        assert process.wait(TIMEOUT_SECONDS) == 0
     said = log.read_text()
     assert f"board on {url}, read-only" in said
     assert "Traceback" not in said
@@ -283,8 +283,8 @@ def test_the_command_serves_without_kafka_and_ends_by_sigterm(tmp_path: Path) ->
 
 def _page(url: str) -> str:
     try:
-        return httpx.get(url, timeout=5.0).text
-    except httpx.TransportError:  # it is starting
+        return httpx.get(url, timeout=TIMEOUT_SECONDS).text
+    except httpx.ConnectError:  # it is starting
         return ""
 
 

@@ -31,7 +31,7 @@ from agents.embedded import Stack, StackConfig
 from streams.kafka.partitioner import partition_of
 from streams.settings import Settings
 from tests.cli.curfew import Curfew, Finished
-from tests.support.kafka_io import wait_until
+from tests.support.kafka_io import TIMEOUT_SECONDS, wait_until
 from tests.support.skewed import skewed
 
 pytestmark = pytest.mark.kafka
@@ -60,8 +60,8 @@ def doctor(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Doctor:
 
     def run(*arguments: str, **more: str) -> Finished:
         done = subprocess.run(
-            [sys.executable, "-m", "agents.cli.main", *(arguments or ("doctor", "-f", "json"))],
-            capture_output=True, text=True, check=False, timeout=120, env={**environment, **more},
+            [sys.executable, "-m", "agents.cli.main", *(arguments or ("doctor", "--timeout", "100", "-f", "json"))],
+            capture_output=True, text=True, check=False, timeout=240, env={**environment, **more},
         )  # fmt: skip
         return Finished(code=done.returncode, out=done.stdout, err=done.stderr)
 
@@ -109,19 +109,19 @@ def test_each_fault_is_named_with_its_remedy(doctor: Doctor, stack: Stack) -> No
     admin = AdminClient({"bootstrap.servers": servers})
     gone = ["billing.refund", "billing.credit"]
     for future in admin.delete_topics(gone).values():
-        future.result(30)
-    wait_until(lambda: not set(gone) & set(admin.list_topics(timeout=10).topics), "both topics are gone")
+        future.result(TIMEOUT_SECONDS)
+    wait_until(lambda: not set(gone) & set(admin.list_topics(timeout=TIMEOUT_SECONDS).topics), "both topics are gone")
     for future in admin.create_topics([NewTopic("billing.credit", num_partitions=3)]).values():
-        future.result(30)
+        future.result(TIMEOUT_SECONDS)
     off = ConfigEntry("cleanup.policy", "delete", incremental_operation=AlterConfigOpType.SET)
     resource = ConfigResource(ResourceType.TOPIC, "config.routes", incremental_configs=[off])
     for changed in admin.incremental_alter_configs([resource]).values():
-        changed.result(30)
+        changed.result(TIMEOUT_SECONDS)
     producer = Producer({"bootstrap.servers": servers})
     elsewhere = (partition_of("acct-1", 4) + 1) % 4
     producer.produce("billing.account", key="acct-1", value=b"x", partition=elsewhere)
     producer.produce("plan-changes-store-changelog", key=b"row", value=b'{"tz_version":"2999a"}', partition=0)
-    assert producer.flush(30) == 0
+    assert producer.flush(TIMEOUT_SECONDS) == 0
 
     finished = doctor(CURFEW_WATCHDOG_WEBHOOK_URL="https://127.0.0.1/x", CURFEW_SECRET_WATCHDOG="")
     faults = findings(finished, "fault")

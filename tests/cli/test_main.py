@@ -145,7 +145,7 @@ def test_the_client_itself_writes_nothing_beside_it(command: str, tmp_path: Path
     """Librdkafka's threads write past Python, a line for every attempt."""
     ran = subprocess.run(
         [sys.executable, "-m", "agents.cli.main", "--bootstrap-servers", "127.0.0.1:1", *command.split()],
-        capture_output=True, text=True, check=False, timeout=60, env={**os.environ, "CURFEW_DATA_DIR": str(tmp_path)},
+        capture_output=True, text=True, check=False, timeout=240, env={**os.environ, "CURFEW_DATA_DIR": str(tmp_path)},
     )  # fmt: skip
 
     assert (ran.returncode, ran.stdout, ran.stderr.count("\n")) == (1, "", 1)

@@ -26,7 +26,7 @@ from tests.billing.makers import sealed
 from tests.cli.curfew import Curfew
 from tests.plan_changes.makers import NOON, pending
 from tests.support.brokers import Brokers
-from tests.support.kafka_io import create_topic
+from tests.support.kafka_io import TIMEOUT_SECONDS, create_topic
 
 CHANGE = pending()
 
@@ -100,7 +100,7 @@ def answering(curfew: Curfew, kafka: Brokers) -> Any:
             )
             value = codec.encode("plan-change.replies", told.reply)
             producer.produce("plan-change.replies", key=request.account_id, value=value)
-            producer.flush(10)
+            producer.flush(TIMEOUT_SECONDS)
         consumer.close()
 
     thread = threading.Thread(target=answer)
@@ -216,7 +216,7 @@ def test_changes_are_listed_from_the_changelog(
     ]
     for key, value in rows:
         producer.produce(topic, key=key, value=value)
-    assert producer.flush(10) == 0
+    assert producer.flush(TIMEOUT_SECONDS) == 0
 
     listed = json.loads(curfew("plan-changes", "list", "-f", "json").out)
     started = json.loads(curfew("plan-changes", "list", "--state", "started", "-f", "json").out)
@@ -257,7 +257,7 @@ def test_show_says_why_a_change_does_not_go_on(
     record = Record("plan-change.outcomes", 0, 0, b"s1", codec.encode("plan-change.outcomes", dead), [], 0)
     value, headers = envelope(record, Poison("unknown_service", "import it, then redrive"), "persistence")
     producer.produce(letters, key=record.key, value=value, headers=list[Any](headers))
-    assert producer.flush(10) == 0
+    assert producer.flush(TIMEOUT_SECONDS) == 0
 
     def shown(service: str) -> tuple[str | None, str | None]:
         [row] = json.loads(curfew("plan-changes", "show", service, "-f", "json").out)

@@ -196,7 +196,7 @@ def test_all_workers_run_with_the_rights_that_are_printed(secured: Secured, tmp_
         for process in processes.values():
             process.terminate()
         for process in processes.values():
-            process.wait(60)
+            process.wait(120)
 
 
 def _committed(secured: Secured, group: str) -> int:

@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 import pytest
 from confluent_kafka.admin import AdminClient
-from confluent_kafka.cimpl import NewTopic
 
 from tests.cli.curfew import Curfew
 from tests.support.brokers import Brokers
+from tests.support.kafka_io import TIMEOUT_SECONDS, create_topic, wait_until
 
 pytestmark = pytest.mark.kafka
 
@@ -41,11 +41,12 @@ def test_a_wrong_partition_count_stays_and_is_explained(
     """3, since the drift is still there, and a person has to decide."""
     topic = f"queue.{unique('q')}"
     admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
-    admin.create_topics([NewTopic(topic, 1)])[topic].result()
+    create_topic(kafka.bootstrap_servers, topic)
     try:
         finished = curfew("topics", "apply", "-f", "json")
     finally:
         admin.delete_topics([topic])[topic].result()
+        wait_until(lambda: topic not in admin.list_topics(timeout=TIMEOUT_SECONDS).topics, "it is gone for others too")
 
     assert finished.code == 3
     [difference] = [

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import socket
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -14,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from agents.embedded.ports import free_port
 from streams.codec import Codec, LocalSchemas, Registry, wait_for_registry
 from streams.codec.registration import Standing, check, register_all
 from streams.core.clock import Tick
@@ -157,15 +157,9 @@ def test_a_change_against_an_old_version_is_found_too(
     assert any(reason.startswith("version 2: Tick.note: it may now be long") for reason in found.reasons)
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def test_a_registry_that_is_down_is_transient_and_named() -> None:
     """The caller retries with back-off; the person who reads the log sees which URL."""
-    url = f"http://127.0.0.1:{_free_port()}/apis"
+    url = f"http://127.0.0.1:{free_port()}/apis"
 
     with pytest.raises(Transient, match=url):
         Codec(Registry(url)).decode(b"\x00\x00\x00\x00\x01\x02a", Tick)
@@ -207,6 +201,6 @@ def test_waiting_for_a_registry_says_so_and_ends(registry: Registry) -> None:
     assert lines == []
 
     with pytest.raises(Transient):
-        wait_for_registry(Registry(f"http://127.0.0.1:{_free_port()}"), 0.4, lines.append)
+        wait_for_registry(Registry(f"http://127.0.0.1:{free_port()}"), 0.4, lines.append)
     assert lines
     assert "waiting for the registry" in lines[0]

@@ -26,6 +26,7 @@ from streams.kafka.admin import (
 )
 from streams.kafka.manifest import Manifest, Topic
 from tests.support.brokers import Brokers
+from tests.support.kafka_io import TIMEOUT_SECONDS, wait_until
 
 pytestmark = pytest.mark.kafka
 
@@ -70,7 +71,10 @@ def test_a_topic_just_made_can_be_asked_and_written_at_once(kafka: Brokers, topi
     create_topics(admin_client(config), [many])
 
     consumer = Consumer(config | {"group.id": "unused"})
-    ends = [consumer.get_watermark_offsets(TopicPartition(many.name, number), timeout=10) for number in range(24)]
+    ends = [
+        consumer.get_watermark_offsets(TopicPartition(many.name, number), timeout=TIMEOUT_SECONDS)
+        for number in range(24)
+    ]
     consumer.close()
     assert ends == [(0, 0)] * 24
 
@@ -118,7 +122,8 @@ def test_a_setting_that_drifted_is_named_and_corrected(kafka: Brokers, manifest:
     apply(manifest, admin, found)
 
     assert found == [WrongConfig(topic=topic.name, setting="cleanup.policy", found="delete", wanted="compact")]
-    assert _of(topic.name, [*diff(manifest, admin)]) == []
+    # the controller has taken it; the broker that is asked hears of it a moment later
+    wait_until(lambda: _of(topic.name, [*diff(manifest, admin)]) == [], "it is corrected")
 
 
 def test_a_partition_count_is_never_changed(kafka: Brokers, manifest: Manifest, topic: Topic) -> None:

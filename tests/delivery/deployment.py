@@ -71,12 +71,12 @@ class Deployment:
             yield process
         finally:
             process.terminate()
-            process.wait(60)
+            process.wait(TIMEOUT_SECONDS)
 
     def wait_for(self, words: str, worker: str) -> None:
         """Wait until a worker (``delivery-1``) has said this."""
         log = self.directory / f"{worker}.log"
-        wait_until(lambda: log.exists() and words in log.read_text(errors="replace"), f"{words} of {worker}", 60)
+        wait_until(lambda: log.exists() and words in log.read_text(errors="replace"), f"{words} of {worker}")
 
     def produce(self, numbers: range, queue: str = "customer-events") -> None:
         producer = Producer({"bootstrap.servers": self.address.bootstrap_servers, "partitioner": "murmur2_random"})

@@ -17,7 +17,7 @@ from typing import Any
 from streams.sinks.secrets import Secrets
 from streams.sinks.webhook import WebhookSender
 from tests.delivery.plant import SetClock
-from tests.support.kafka_io import wait_until
+from tests.support.kafka_io import TIMEOUT_SECONDS, wait_until, whole_lines
 
 SECRET_REF = "env:CURFEW_SECRET_TEST"
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
@@ -32,13 +32,12 @@ class RunningReceiver:
 
     def received(self) -> list[dict[str, Any]]:
         """What is in its log, without a line that it is just writing."""
-        whole = self.log.read_text().rpartition("\n")[0] if self.log.exists() else ""
-        return [json.loads(line) for line in whole.splitlines()]
+        return [json.loads(line) for line in whole_lines(self.log).splitlines()]
 
     def behave(self, **behaviour: Any) -> None:
         """Change how it answers from now on; no arguments repair it."""
         request = urllib.request.Request(self.url + "_behaviour", json.dumps(behaviour).encode(), method="POST")
-        with urllib.request.urlopen(request, timeout=10):
+        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS):
             pass
 
 
@@ -58,7 +57,7 @@ def receiver(directory: Path, *options: str, secret: str = SECRET) -> Iterator[R
         yield RunningReceiver(f"http://127.0.0.1:{port_file.read_text()}/", log)
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(TIMEOUT_SECONDS)
 
 
 class WallClock:

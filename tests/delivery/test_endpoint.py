@@ -31,6 +31,7 @@ from streams.core.subscriptions import Subscription, Webhook
 from streams.kafka.lanes import Abandoned
 from tests.delivery.plant import Plant, event, subscription
 from tests.delivery.receiving import SECRET, SECRET_REF, sender
+from tests.support.kafka_io import TIMEOUT_SECONDS
 
 HOUR = 3_600_000
 DAY = 24 * HOUR
@@ -278,7 +279,7 @@ def test_an_attempt_that_two_chunks_ask_for_before_either_is_durable_is_made_onc
             if thrown_away:
                 await chunks[0].aclose()
                 chunks.append(plant.handling(attempts))
-            done = await asyncio.wait_for(asyncio.gather(*map(_to_its_end, chunks)), 10)
+            done = await asyncio.wait_for(asyncio.gather(*map(_to_its_end, chunks)), TIMEOUT_SECONDS)
             ended.append(len(done))
 
     received = play(story)

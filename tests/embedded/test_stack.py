@@ -18,7 +18,7 @@ from agents.embedded import Stack, StackConfig, StackError, run_kafka_tool
 from agents.embedded.jars import cache_dir, kafka_jars
 from agents.embedded.java import cache_file
 from tests.support.brokers import Brokers
-from tests.support.kafka_io import create_topic, produce, read_partition, wait_until_ended
+from tests.support.kafka_io import TIMEOUT_SECONDS, create_topic, produce, read_partition, wait_until_ended
 
 pytestmark = pytest.mark.kafka
 
@@ -55,11 +55,11 @@ def test_a_misspelt_topic_is_not_created(kafka: Brokers, unique: Callable[[str],
     errors: list[object] = []
     producer = Producer({"bootstrap.servers": kafka.bootstrap_servers, "message.timeout.ms": 1000})
     producer.produce(unique("misspelt"), b"lost", on_delivery=lambda error, _message: errors.append(error))
-    producer.flush(10)
+    assert producer.flush(TIMEOUT_SECONDS) == 0
 
     assert len(errors) == 1
     assert errors[0] is not None
-    assert unique("misspelt") not in producer.list_topics(timeout=10).topics
+    assert unique("misspelt") not in producer.list_topics(timeout=TIMEOUT_SECONDS).topics
 
 
 def test_the_password_of_the_registry_is_private(kafka: Brokers, private_stack: Callable[..., Stack]) -> None:

@@ -23,10 +23,10 @@ from rocksdict import AccessType, Options, Rdict
 from streams.kafka.outbox import PARTITIONER
 from streams.kafka.scan import Scanner
 from tests.support.apps import AppProcess, Change, Effect, Row, Spec
-from tests.support.kafka_io import wait_until
+from tests.support.kafka_io import TIMEOUT_SECONDS, wait_until
 
 PARTITIONS = 4
-REQUEST_SECONDS = 30.0
+REQUEST_SECONDS = 60.0
 
 
 def create_topics(servers: str, topics: dict[str, dict[str, str]], partitions: int = PARTITIONS) -> None:
@@ -218,7 +218,7 @@ class Flow:
         with Scanner({"bootstrap.servers": self.servers}) as scanner:
             return {number: span.end for number, span in scanner.spans(self.input).items()}
 
-    def wait_finished(self, timeout_seconds: float = 60.0) -> None:
+    def wait_finished(self, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
         """Wait until the group has committed everything that is in the input now."""
         ends = self.ends()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import urllib.error
@@ -20,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from agents.embedded import Stack
 from tests.cli.curfew import Curfew, runner
 from tests.lag.test_poll import OLD_MS, commit, write
-from tests.support.kafka_io import create_topic, wait_until
+from tests.support.kafka_io import TIMEOUT_SECONDS, create_topic, wait_until
 
 pytestmark = pytest.mark.kafka
 
@@ -34,7 +35,7 @@ class Running:
         self.url, self.process = url, process
 
     def get(self, path: str) -> str:
-        with urllib.request.urlopen(f"{self.url}{path}", timeout=30) as answer:
+        with urllib.request.urlopen(f"{self.url}{path}", timeout=TIMEOUT_SECONDS) as answer:
             return str(answer.read().decode())
 
     def scrape(self) -> Samples:
@@ -56,12 +57,12 @@ def monitor(servers: str, data_dir: Path, *options: str) -> Iterator[Running]:
     process = subprocess.Popen(command, env=env)
     state = data_dir / "monitor" / "state.json"
     try:
-        wait_until(lambda: state.exists() or process.poll() is not None, "the monitor has started", 60.0)
+        wait_until(lambda: state.exists() or process.poll() is not None, "the monitor has started")
         yield Running(json.loads(state.read_bytes())["url"], process)
     finally:
         process.terminate()
         try:
-            assert process.wait(60) == 0
+            assert process.wait(TIMEOUT_SECONDS) == 0
         finally:
             process.kill()
     assert not state.exists()
@@ -96,7 +97,7 @@ def test_curfew_lag_tells_records_and_time_and_exits_with_3_over_a_limit(
     fine = curfew("lag", "--group", group, "--limit", "6", "--max-seconds", "86400")
 
     assert (table.code, many.code, long.code, fine.code) == (0, 3, 3, 0)
-    assert "10 min" in table.out
+    assert re.search(r"\b1\d min", table.out), "ten, and as long as this takes"
     assert f"{group} is 6 records behind, over the limit of 5" in many.err
     assert "s behind, over the limit of 300 s" in long.err
     [row] = json.loads(many.out)
@@ -133,15 +134,15 @@ def test_a_scrape_is_answered_from_memory_while_the_broker_is_away(
     member.subscribe([topic])
     wait_until(lambda: (member.poll(0.1), member.assignment())[1], "the second group has its partition")
     with closing(member), monitor(servers, tmp_path, "--group", f"{group}.*") as running:
-        wait_until(lambda: running.value("curfew_monitor_up") == 1, "it has looked", 60.0)
+        wait_until(lambda: running.value("curfew_monitor_up") == 1, "it has looked")
         for _ in range(times):
             lag_stack.kill_broker()
-            wait_until(lambda: running.value("curfew_monitor_up") == 0, "it is blind and says so", 60.0)
+            wait_until(lambda: running.value("curfew_monitor_up") == 0, "it is blind and says so")
             assert running.value("kafka_consumergroup_lag", consumergroup=group, **labels) == 6
             assert json.loads(running.get("/health"))["alive"]
             assert json.loads(running.get("/lag"))["problem"] is not None
             lag_stack.restart_broker()
-            wait_until(lambda: running.value("curfew_monitor_up") == 1, "it sees again", 60.0)
+            wait_until(lambda: running.value("curfew_monitor_up") == 1, "it sees again")
         write(servers, topic, 2)
         wait_until(
             lambda: running.value("kafka_consumergroup_lag", consumergroup=group, **labels) == 8, "what came later"
@@ -154,7 +155,7 @@ def test_metrics_have_the_numbers_under_all_three_kinds_of_names(
     """And nothing twice: the parser of Prometheus' client library reads it, and no two samples have the same labels."""
     topic, group = behind
     with monitor(servers, tmp_path, "--cluster-name", "billing") as running:
-        wait_until(lambda: running.value("curfew_monitor_up") == 1, "it has looked", 60.0)
+        wait_until(lambda: running.value("curfew_monitor_up") == 1, "it has looked")
         samples = running.scrape()
 
     def value(name: str, **labels: str) -> float:
@@ -178,7 +179,7 @@ def test_burrows_json_is_served_for_tools_that_were_made_for_it(
     """Every route but the deleting ones, with the fields of Burrow's own structures."""
     topic, group = behind
     with monitor(servers, tmp_path, "--group", group, "--cluster-name", "c") as running:
-        wait_until(lambda: running.value("curfew_monitor_up") == 1, "it has looked", 60.0)
+        wait_until(lambda: running.value("curfew_monitor_up") == 1, "it has looked")
 
         def get(path: str) -> dict[str, Any]:
             found: dict[str, Any] = json.loads(running.get(f"/v3/kafka{path}"))
@@ -213,7 +214,7 @@ def test_families_can_be_switched_off(servers: str, behind: tuple[str, str], tmp
     """What remains is about the monitor."""
     off = "--no-kafka-exporter", "--no-kafka-lag-exporter", "--no-groups", "--no-own"
     with monitor(servers, tmp_path, *off) as running:
-        wait_until(lambda: running.value("curfew_monitor_up") == 1, "it has looked", 60.0)
+        wait_until(lambda: running.value("curfew_monitor_up") == 1, "it has looked")
 
         assert {name.split("_")[1] for name in running.scrape()} == {"monitor"}
 
@@ -230,7 +231,7 @@ def test_curfew_lag_asks_a_running_monitor_for_what_is_true_now_and_for_the_hist
             rows[:] = json.loads(curfew("lag", "--group", group, "-f", "json").out)
             return len(rows[0]["history"]) > 2
 
-        wait_until(looked, "there is a history", 60.0)
+        wait_until(looked, "there is a history")
         commit(servers, group, topic, 9)
         after = curfew("lag", "--group", group, "--limit", "1", "-f", "json")
         direct = curfew("lag", "--group", group, "--no-monitor", "-f", "json")

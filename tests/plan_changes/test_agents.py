@@ -442,10 +442,10 @@ def test_a_hook_that_sleeps_does_not_hold_up_the_others() -> None:
 
     def sleep(context: WorkflowContext) -> Verdict:
         if context.command.service_id == "S1":
-            released.wait(30)
+            released.wait(60)
         return Proceed()
 
-    plant = a_plant(Hook(name="sleepy", key=Hookpoint.PRIOR, call=sleep, budget_seconds=0.1))
+    plant = a_plant(Hook(name="sleepy", key=Hookpoint.PRIOR, call=sleep, budget_seconds=2.0))
     topic = "plan-change.commands"
     commands = [a_command(service_id=f"S{number}", command_id=str(number)) for number in range(1, 6)]
 

@@ -19,7 +19,7 @@ from streams.core.errors import EXIT_FATAL
 from streams.kafka.catalogue import Catalogue, Source
 from tests.faults.flow import create_topics, producer
 from tests.support.brokers import Brokers
-from tests.support.kafka_io import wait_until
+from tests.support.kafka_io import TIMEOUT_SECONDS, wait_until
 
 #: A worker as agents/worker.py builds it, with a fault in what decodes its routes.
 SCRIPT = """
@@ -62,7 +62,7 @@ def test_a_worker_whose_catalogue_is_not_followed_any_more_stops(
             stderr=subprocess.STDOUT,
         )
     try:
-        wait_until(lambda: "worker.assigned" in log.read_text() or worker.poll() is not None, "the worker runs", 60)
+        wait_until(lambda: "worker.assigned" in log.read_text() or worker.poll() is not None, "the worker runs")
         assert worker.poll() is None, log.read_text()
 
         out = producer(kafka.bootstrap_servers)
@@ -89,14 +89,17 @@ def test_partitions_that_its_client_has_not_heard_of_do_not_keep_a_worker_from_s
     topic, config = unique("grows"), dict[str, Any]({"bootstrap.servers": kafka.bootstrap_servers})
     create_topics(kafka.bootstrap_servers, {topic: {}}, partitions=1)
     catalogue = Catalogue(config, [Source(kind="route", topic=topic, decode=lambda value: value)])
-    catalogue._asker.get_watermark_offsets(TopicPartition(topic, 0), timeout=10.0)
+    catalogue._asker.get_watermark_offsets(TopicPartition(topic, 0), timeout=TIMEOUT_SECONDS)
     admin = AdminClient(config)
-    admin.create_partitions([NewPartitions(topic, 4)])[topic].result(10.0)
+    admin.create_partitions([NewPartitions(topic, 4)])[topic].result(TIMEOUT_SECONDS)
     out = producer(kafka.bootstrap_servers)
     out.produce(topic, b"a-route", b"one", partition=3)
     assert out.flush(30.0) == 0
 
-    wait_until(lambda: len(admin.list_topics(topic, timeout=10.0).topics[topic].partitions) == 4, "the topic has grown")
+    wait_until(
+        lambda: len(admin.list_topics(topic, timeout=TIMEOUT_SECONDS).topics[topic].partitions) == 4,
+        "the topic has grown",
+    )
     catalogue.start()
     try:
         assert catalogue.get("route", "one") == b"a-route"

@@ -5,20 +5,23 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import urllib.request
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from agents.embedded.ports import free_port
 from tests.faults.flow import Flow, create_topics, read
 from tests.support.apps import EXIT_MISCONFIGURED, AppProcess, Row
-from tests.support.kafka_io import wait_until
+from tests.support.kafka_io import TIMEOUT_SECONDS, wait_until
 
 pytestmark = pytest.mark.kafka
 
-SESSION_MS = 4_000
+#: Short, since one test waits for its end; long enough for a worker that gets no processor for some seconds.
+SESSION_MS = 10_000
+#: Nobody is missed meanwhile, however long a start takes.
+LONG_SESSION_MS = 120_000
 
 
 def test_topics_with_different_partition_counts_are_refused(flow: Flow) -> None:
@@ -74,14 +77,14 @@ def test_a_second_process_of_the_same_instance_fences_the_first(flow: Flow, tmp_
 
 
 def test_a_killed_worker_gets_its_partitions_back_without_a_rebalance(flow: Flow) -> None:
-    """Static membership again: the other worker does not even notice."""
-    apps = [flow.start("1"), flow.start("2")]
-    wait_until(lambda: sorted(len(app.partitions()) for app in apps) == [2, 2], "both have two partitions", 60.0)
+    """Static membership again: the other worker does not even notice, if it is back within its session."""
+    apps = [flow.start(name, session_timeout_ms=LONG_SESSION_MS) for name in ("1", "2")]
+    wait_until(lambda: sorted(len(app.partitions()) for app in apps) == [2, 2], "both have two partitions")
     before = [app.partitions() for app in apps]
     seen = len(apps[1].said("worker.assigned"))
     apps[0].kill()
 
-    again = flow.start("1")
+    again = flow.start("1", session_timeout_ms=LONG_SESSION_MS)
     again.wait_for("worker.assigned")
 
     assert again.partitions() == before[0]
@@ -99,9 +102,9 @@ def test_a_worker_that_was_stopped_for_longer_than_its_session_writes_nothing_an
     _all_threads_stopped(zombie)
 
     heir = flow.start("2", session_timeout_ms=SESSION_MS)
-    wait_until(lambda: heir.partitions() == [0, 1, 2, 3], "the second worker has everything", 60.0)
+    wait_until(lambda: heir.partitions() == [0, 1, 2, 3], "the second worker has everything")
     flow.feed(2_000)
-    wait_until(lambda: flow.committed() == flow.ends(), "the second worker has finished", 60.0)
+    wait_until(lambda: flow.committed() == flow.ends(), "the second worker has finished")
     rows, effects = _rows(flow), len(flow.effects())
     zombie.send(signal.SIGCONT)
     code = zombie.wait_ended()
@@ -145,14 +148,12 @@ def _steps(rows: list[tuple[int, int, bytes, int]]) -> list[tuple[int, int]]:
 
 def test_health_tells_partitions_and_work(flow: Flow) -> None:
     """GET /health on the given port."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     flow.feed(100)
     flow.start(health_port=port)
     flow.wait_finished()
 
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=TIMEOUT_SECONDS) as answer:
         report = json.load(answer)
 
     assert report["alive"] is True

@@ -157,14 +157,14 @@ def test_time_goes_only_forwards_survives_a_kill_and_refuses_another_clock(flow:
 
     app = start()
     send_ticks(flow, topic, tick(10), tick(20), b"junk", tick(15))
-    wait_until(lambda: len(told(flow)) == 3 or len(flow.effects()) == 4, "the ticks are handled")
+    wait_until(lambda: len(told(flow)) == 4, "the ticks are handled")
     first = told(flow)
     flow.wait_committed(topic, {0: 4})
     app.kill()
 
     app = start()
     send_ticks(flow, topic, tick(12))
-    wait_until(lambda: len(told(flow)) == len(first) + 1, "the tick after the restart is handled", 60.0)
+    wait_until(lambda: len(told(flow)) == len(first) + 1, "the tick after the restart is handled")
     last = told(flow)[-1]
     send_ticks(flow, topic, tick(30, "e2"))
     code = app.wait_ended()

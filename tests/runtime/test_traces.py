@@ -78,7 +78,7 @@ def test_a_chunk_is_a_span_of_the_trace_of_its_records_or_linked_to_all_of_them(
     assert feeding.flush(30) == 0
 
     app = flow.start()
-    wait_until(lambda: len(read(flow.servers, flow.output)) == 4, "all are handled", 120.0)
+    wait_until(lambda: len(read(flow.servers, flow.output)) == 4, "all are handled")
     assert app.stop() == 0
 
     [single], mixed, [untraced] = (collector.of(partition) for partition in range(3))

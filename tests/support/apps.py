@@ -28,7 +28,7 @@ from streams.kafka import outbox, pump, runtime, ticks
 from streams.kafka.chunks import Batch, Handler, Record
 from streams.settings import ClockMode, Settings
 from streams.telemetry import configure_logging
-from tests.support.kafka_io import wait_until
+from tests.support.kafka_io import TIMEOUT_SECONDS, wait_until
 
 EXIT_MISCONFIGURED = 78
 #: A transient record fails this often before it works.
@@ -86,6 +86,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     session_timeout_ms: int | None = None
     delivery_timeout_ms: int | None = None
     buffer_bytes: int | None = None
+    hold: str | None = None  # while this file is there, records with do="hold" are transient failures
 
 
 class Miniature:
@@ -156,6 +157,8 @@ class Miniature:
             raise Poison("told_to")
         if change.do == "break":
             raise RuntimeError("an invariant is broken")
+        if change.do == "hold" and self._spec.hold is not None and Path(self._spec.hold).exists():
+            raise Transient("the test holds it")
         if change.do == "transient":
             place = record.partition, record.offset
             self._failed[place] += 1
@@ -250,7 +253,7 @@ class AppProcess:
     def said(self, event: str) -> list[dict[str, Any]]:
         return [line for line in self.log() if line.get("event") == event]
 
-    def wait_for(self, event: str, times: int = 1, timeout_seconds: float = 60.0) -> dict[str, Any]:
+    def wait_for(self, event: str, times: int = 1, timeout_seconds: float = TIMEOUT_SECONDS) -> dict[str, Any]:
         """Wait for a log line; AssertionError with the log when the process ends first."""
 
         def there() -> bool:
@@ -265,7 +268,7 @@ class AppProcess:
         assigned = self.said("worker.assigned")
         return list(assigned[-1]["partitions"]) if assigned else []
 
-    def wait_ended(self, timeout_seconds: float = 60.0) -> int:
+    def wait_ended(self, timeout_seconds: float = TIMEOUT_SECONDS) -> int:
         try:
             return self._child.wait(timeout_seconds)
         except subprocess.TimeoutExpired:

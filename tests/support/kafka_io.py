@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import psutil  # type: ignore[import-untyped,unused-ignore]
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-TIMEOUT_SECONDS = 60.0
+from streams.kafka.admin import wait_for_leaders
+
+#: Far longer than anything takes: two cores that others use as well may need twenty times as long as alone.
+TIMEOUT_SECONDS = 120.0
 
 
 def wait_until(condition: Callable[[], object], what: str, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
@@ -30,13 +34,21 @@ def wait_until_ended(processes: Sequence[psutil.Process]) -> None:
         except psutil.NoSuchProcess:
             return True
 
-    wait_until(lambda: all(ended(process) for process in processes), "the processes ended", timeout_seconds=10.0)
+    wait_until(lambda: all(ended(process) for process in processes), "the processes ended")
 
 
 def create_topic(bootstrap_servers: str, topic: str, partitions: int = 1) -> None:
+    """Returns when its partitions have leaders: the controller's answer comes before the brokers have heard of it."""
     admin = AdminClient({"bootstrap.servers": bootstrap_servers})
     for future in admin.create_topics([NewTopic(topic, num_partitions=partitions)]).values():
         future.result(TIMEOUT_SECONDS)
+    wait_until(lambda: topic in admin.list_topics(timeout=TIMEOUT_SECONDS).topics, f"{topic} is visible")
+    wait_for_leaders(admin, [topic])
+
+
+def whole_lines(log: Path) -> str:
+    """What is in a log, without the line that its process is just writing; empty while there is no such file."""
+    return log.read_text(errors="replace").rpartition("\n")[0] if log.exists() else ""
 
 
 def produce(bootstrap_servers: str, topic: str, values: Sequence[bytes]) -> None:

@@ -7,8 +7,6 @@ import threading
 from contextlib import suppress
 from urllib.parse import urlsplit, urlunsplit
 
-from agents.embedded.ports import free_port
-
 CHUNK_BYTES = 1 << 16
 #: A server that is really down must not hold up the thread that accepts.
 CONNECT_TIMEOUT_SECONDS = 5.0
@@ -17,7 +15,8 @@ CONNECT_TIMEOUT_SECONDS = 5.0
 class Proxy:
     """Forwards ``127.0.0.1:port`` to the server of an HTTP URL; :attr:`url` is that URL with the proxy's port.
 
-    It forwards from the beginning. :meth:`cut` ends all connections and refuses new ones until :meth:`restore`.
+    It forwards from the beginning. :meth:`cut` ends all connections and refuses new ones until :meth:`restore`; the
+    port remains its own.
     """
 
     def __init__(self, url: str) -> None:
@@ -25,7 +24,11 @@ class Proxy:
         assert parts.hostname is not None
         assert parts.port is not None
         self._target = parts.hostname, parts.port
-        self._port = free_port()
+        # Bound and not listening: clients are refused while it is cut, and nobody else can take the port meanwhile.
+        self._reserved = socket.socket()
+        self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._reserved.bind(("127.0.0.1", 0))
+        self._port = self._reserved.getsockname()[1]
         self.url = urlunsplit(parts._replace(netloc=f"127.0.0.1:{self._port}"))
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
