@@ -70,6 +70,8 @@ def open_engine(url: URL) -> Engine:
         options = f"{given} {options}" if isinstance(given, str) else options
         return create_engine(
             url.difference_update_query(["options"]),
+            # Of a server that was restarted a report or a page would be told once, and only then have it again.
+            pool_pre_ping=True,
             connect_args={"connect_timeout": POSTGRES_CONNECT_TIMEOUT_S, "options": options},
         )
     engine = create_engine(url, connect_args={"timeout": SQLITE_BUSY_MS / 1000})
