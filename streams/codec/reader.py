@@ -1,8 +1,9 @@
 """A reader compiled for one record schema and its class: Avro bytes → dataclass, without a datum in between.
 
-Object changes are small records of texts, and there are many: walking the schema anew for each, and building objects by
-way of dictionaries, took three times as long as it takes to say once, as Python, what the schema says. The reader knows
-only what is right: where something is odd it raises, and the caller reads again with fastavro, which says what it is.
+Object changes are small records of texts, events are maps of values, and there are many: walking the schema anew for
+each, and building objects by way of dictionaries, took three times as long as it takes to say once, as Python, what the
+schema says. The reader knows only what is right: where something is odd it raises, and the caller reads again with
+fastavro, which says what it is.
 """
 
 from __future__ import annotations
@@ -53,6 +54,8 @@ class _Compiler:
             "DAY": _EPOCH_DAY, "new": object.__new__, "Other": _Other,
         }  # fmt: skip
         self._records: dict[str, tuple[Any, type, str]] = {}
+        #: Records that only hold an instant among other values, by name, with the schema of the instant.
+        self._instants: dict[str, Any] = {}
 
     def record(self, schema: Any, cls: type) -> Read:
         hints = fields_of(cls) if dataclasses.is_dataclass(cls) else {}
@@ -87,20 +90,25 @@ class _Compiler:
         """The lines that read one value into ``target``."""
         indent = "    " * depth
         if isinstance(schema, list):
-            if len(schema) != 2 or schema[0] != "null":
-                raise _Other
-            yield f"{indent}n = b[i]; i += 1"
-            yield f"{indent}if n == 2:"
-            yield from self._field(schema[1], _inner(hint), target, depth + 1)
-            yield f"{indent}elif n: raise Other"
-            yield f"{indent}else: {target} = None"
+            yield from self._union(schema, hint, target, depth)
             return
         kind = schema if isinstance(schema, str) else schema["type"]
         logical = None if isinstance(schema, str) else schema.get("logicalType")
         if kind == "record" or kind in self._records:
             yield from self._nested(schema, kind, hint, target, indent)
         elif kind == "array":
-            yield from self._array(schema["items"], hint, target, depth)
+            if get_origin(hint) is not tuple or get_args(hint)[1:] != (Ellipsis,):
+                raise _Other
+            one = self._field(schema["items"], get_args(hint)[0], f"{target}_one", depth + 2)
+            yield from _block(target, depth, "[]", [*one, f"{target}_all.append({target}_one)"])
+            yield f"{indent}{target} = tuple({target}_all)"
+        elif kind == "map":
+            if get_origin(hint) is not dict or get_args(hint)[0] is not str:
+                raise _Other
+            key = self._field("string", str, f"{target}_key", depth + 2)
+            one = self._field(schema["values"], get_args(hint)[1], f"{target}_one", depth + 2)
+            yield from _block(target, depth, "{}", [*key, *one, f"{target}_all[{target}_key] = {target}_one"])
+            yield f"{indent}{target} = {target}_all"
         elif kind == "boolean" and hint is bool:
             yield f"{indent}n = b[i]; i += 1"
             yield f"{indent}if n > 1: raise Other"
@@ -126,26 +134,43 @@ class _Compiler:
             raise _Other
         yield f"{indent}{target}, i = {function}(b, i)"
 
-    def _array(self, items: Any, hint: Any, target: str, depth: int) -> Iterator[str]:
-        indent, inner = "    " * depth, "    " * (depth + 1)
-        arguments = get_args(hint)
-        if get_origin(hint) is not tuple or len(arguments) != 2 or arguments[1] is not Ellipsis:
+    def _union(self, branches: list[Any], hint: Any, target: str, depth: int) -> Iterator[str]:
+        """Null or one other type, or the values of events, whose branches have a Python type each."""
+        indent, test = "    " * depth, "if"
+        yield f"{indent}n = b[i]; i += 1"
+        for number, branch in enumerate(branches):
+            yield f"{indent}{test} n == {number << 1}:"
+            if branch == "null":
+                yield f"{indent}    {target} = None"
+            elif len(branches) == 2:
+                yield from self._field(branch, _inner(hint), target, depth + 1)
+            else:
+                schema, inner = self._value(branch)
+                if inner not in get_args(hint):
+                    raise _Other
+                yield from self._field(schema, inner, target, depth + 1)
+            test = "elif"
+        yield f"{indent}else: raise Other"
+
+    def _value(self, branch: Any) -> tuple[Any, type]:
+        """What is read of a branch among other values, and its Python type."""
+        if not isinstance(branch, str) and branch["type"] == "record":
+            if [field["name"] for field in branch["fields"]] != ["at"]:
+                raise _Other
+            self._instants[branch["name"]] = branch["fields"][0]["type"]
+            branch = branch["name"]
+        if isinstance(branch, str) and branch in self._instants:
+            return self._instants[branch], datetime
+        kind = branch if isinstance(branch, str) else (branch["type"], branch.get("logicalType"))
+        if kind not in _VALUES:
             raise _Other
-        count, found = f"{target}_n", f"{target}_all"
-        yield f"{indent}{found} = []"
-        yield f"{indent}{count} = b[i]; i += 1"
-        yield f"{indent}if {count} & 129: {count}, i = even(b, i, {count})"
-        yield f"{indent}while {count}:"
-        yield f"{inner}for _ in range({count} >> 1):"
-        yield from self._field(items, arguments[0], f"{target}_one", depth + 2)
-        yield f"{inner}    {found}.append({target}_one)"
-        yield f"{inner}{count} = b[i]; i += 1"
-        yield f"{inner}if {count} & 129: {count}, i = even(b, i, {count})"
-        yield f"{indent}{target} = tuple({found})"
+        return branch, _VALUES[kind]
 
     def _text(self, kind: str, schema: Any, logical: str | None, hint: Any) -> str:
         if kind == "string" and hint is str:
             return "b[i:j].decode()"
+        if kind == "bytes" and logical is None and hint is bytes:
+            return "b[i:j]"
         if kind == "string" and isinstance(hint, type) and issubclass(hint, Enum):
             name = f"enum_{hint.__name__}"
             self._globals[name] = {member.value: member for member in hint}
@@ -158,6 +183,23 @@ class _Compiler:
 
 
 _MEMBER = types.MemberDescriptorType
+_VALUES: dict[Any, type] = {
+    "string": str, "boolean": bool, "long": int, ("bytes", "decimal"): Decimal, ("int", "date"): date,
+}  # fmt: skip
+
+
+def _block(target: str, depth: int, empty: str, one: list[str]) -> Iterator[str]:
+    """The lines around those for ``one`` item of an array or a map: blocks of items until an empty one."""
+    indent, count = "    " * depth, f"{target}_n"
+    yield f"{indent}{target}_all = {empty}"
+    yield f"{indent}{count} = b[i]; i += 1"
+    yield f"{indent}if {count} & 129: {count}, i = even(b, i, {count})"
+    yield f"{indent}while {count}:"
+    yield f"{indent}    for _ in range({count} >> 1):"
+    yield from one[:-1]
+    yield f"{indent}        {one[-1]}"
+    yield f"{indent}    {count} = b[i]; i += 1"
+    yield f"{indent}    if {count} & 129: {count}, i = even(b, i, {count})"
 
 
 def _inner(hint: Any) -> Any:

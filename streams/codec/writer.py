@@ -2,7 +2,7 @@
 
 Events and findings are maps of values, and fastavro looks for the branch of the union anew for each value: that was the
 dearest step on the way of an event. Here a value's Python type says the branch. Only schemas of plain fields, lists of
-texts and maps of values are compiled; the others stay with fastavro. The bytes are the same.
+texts or records and maps of values are compiled; the others stay with fastavro. The bytes are the same.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ def _field(schema: Any) -> Write | None:
     kind = schema["type"]
     if schema.get("logicalType") == "timestamp-millis":
         return _instant
-    if kind == "array" and schema["items"] == "string":
-        return _texts
+    if kind == "array":
+        return _texts if schema["items"] == "string" else _list(schema["items"])
     if kind == "map" and isinstance(schema["values"], list):
         return _map(schema["values"])
     return _SCALARS.get(kind) if "logicalType" not in schema else None
@@ -94,6 +94,10 @@ def _text(value: str) -> bytes:
     return written
 
 
+def _bytes(value: bytes) -> bytes:
+    return _long(len(value)) + value
+
+
 def _boolean(value: bool) -> bytes:
     return b"\x01" if value else b"\x00"
 
@@ -106,7 +110,14 @@ def _texts(values: Any) -> bytes:
     return b"\x00" if not values else b"".join([_long(len(values)), *map(_text, values), b"\x00"])
 
 
-_SCALARS: dict[str, Write] = {"string": _text, "long": _long, "int": _long, "boolean": _boolean}
+def _list(items: Any) -> Write | None:
+    write = compile_writer(items) if isinstance(items, dict) and items["type"] == "record" else None
+    if write is None:
+        return None
+    return lambda values: b"".join([_long(len(values)), *map(write, values), b"\x00"]) if values else b"\x00"
+
+
+_SCALARS: dict[str, Write] = {"string": _text, "bytes": _bytes, "long": _long, "int": _long, "boolean": _boolean}
 
 
 def _map(branches: list[Any]) -> Write | None:

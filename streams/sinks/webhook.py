@@ -10,7 +10,6 @@ from datetime import datetime
 from email.utils import parsedate_to_datetime
 from math import inf
 from typing import Final
-from urllib.parse import urlsplit
 
 import aiohttp
 
@@ -50,8 +49,18 @@ class Exchange:
     request_body: bytes = b""
 
 
+@dataclass(frozen=True, slots=True)
+class _Endpoint:
+    """What is the same for all requests to ``webhook``; made anew when that has changed."""
+
+    webhook: Webhook
+    problems: Sequence[str]
+    session: aiohttp.ClientSession
+
+
 class WebhookSender:
-    """Sends, bounded per endpoint and per process; belongs to one event loop, :meth:`close` it there.
+    """Sends, bounded per process; how many requests one endpoint gets at once is for the caller to say. Belongs to one
+    event loop, :meth:`close` it there.
 
     ``development`` admits http and loopback. ``networks`` are the private ranges that the worker's settings allow; a
     subscription reaches those that it names too.
@@ -63,8 +72,7 @@ class WebhookSender:
         self._development = development
         self._networks = tuple(networks)
         self._sessions: dict[webhook_guard.Policy, aiohttp.ClientSession] = {}
-        #: By subscription and not by host: of many receivers on one host, one that is slow must not hold up the others.
-        self._endpoints: dict[tuple[str, int], asyncio.Semaphore] = {}
+        self._endpoints: dict[str, _Endpoint] = {}
         self._open = asyncio.Semaphore(MAX_OPEN)
 
     async def send(
@@ -81,7 +89,7 @@ class WebhookSender:
         """Make attempt ``number`` of a unit; every failure is an Exchange, only cancellation and ``guard`` raise.
 
         ``guard`` is called right before the request leaves. ``replay`` marks a repetition that a person has asked for.
-        If the endpoint's other requests leave no room within ``begin_within_s``, nothing is sent: ``postponed``.
+        If other requests leave no room within ``begin_within_s``, nothing is sent: ``postponed``.
         """
         latest = time.monotonic() + begin_within_s
         webhook = subscription.webhook
@@ -90,16 +98,12 @@ class WebhookSender:
             body = webhook_body.render(event, subscription)
         except Poison as error:
             return Exchange(verdict=Verdict.PERMANENT, reason=error.reason, detail=error.detail)
-        problems = url_problems(webhook.url, development=self._development, allow_ports=webhook.allow_ports)
-        if problems:
-            return Exchange(verdict=Verdict.FAILED, reason="url_refused", detail=f"url {problems[0]}")
-        where = urlsplit(webhook.url)
-        limit = self._endpoints.setdefault(
-            (subscription.id, subscription.max_concurrency), asyncio.Semaphore(subscription.max_concurrency)
-        )
-        async with limit, self._open:
+        endpoint = self._endpoint(subscription.id, webhook)
+        if endpoint.problems:
+            return Exchange(verdict=Verdict.FAILED, reason="url_refused", detail=f"url {endpoint.problems[0]}")
+        async with self._open:
             if time.monotonic() > latest:
-                return Exchange(verdict=Verdict.POSTPONED, reason="busy", detail=f"{where.netloc} is busy")
+                return Exchange(verdict=Verdict.POSTPONED, reason="busy", detail=f"{MAX_OPEN} requests are open")
             now = self._clock.now()
             try:
                 keys = self._keys(webhook, now)
@@ -113,7 +117,7 @@ class WebhookSender:
                 **webhook_signature.headers(keys, webhook_signature.message_id(unit_id), now, body),
             }
             guard()
-            return await self._post(webhook, headers, body)
+            return await self._post(endpoint, headers, body)
 
     def _keys(self, webhook: Webhook, now: datetime) -> list[bytes]:
         keys = [self._secrets.resolve(webhook.secret_ref)]
@@ -122,10 +126,10 @@ class WebhookSender:
             keys.append(self._secrets.resolve(previous))
         return keys
 
-    async def _post(self, webhook: Webhook, headers: dict[str, str], body: bytes) -> Exchange:
+    async def _post(self, endpoint: _Endpoint, headers: dict[str, str], body: bytes) -> Exchange:
         began = time.monotonic()
         try:
-            status, answer, retry_after = await self._exchange(webhook, headers, body)
+            status, answer, retry_after = await self._exchange(endpoint, headers, body)
         except TimeoutError:
             failure = ("timeout", f"no answer within {TIMEOUT_S:.0f} s")
         except aiohttp.InvalidURL as error:
@@ -150,9 +154,11 @@ class WebhookSender:
             request_body=body,
         )
 
-    async def _exchange(self, webhook: Webhook, headers: dict[str, str], body: bytes) -> tuple[int, bytes, str | None]:
-        session = self._session(webhook)
-        async with session.post(webhook.url, data=body, headers=headers, allow_redirects=False) as response:
+    async def _exchange(
+        self, endpoint: _Endpoint, headers: dict[str, str], body: bytes
+    ) -> tuple[int, bytes, str | None]:
+        request = endpoint.session.post(endpoint.webhook.url, data=body, headers=headers, allow_redirects=False)
+        async with request as response:
             answer = bytearray()
             while len(answer) < MAX_RESPONSE_BYTES:
                 part = await response.content.read(MAX_RESPONSE_BYTES - len(answer))
@@ -163,18 +169,24 @@ class WebhookSender:
                 response.close()
             return response.status, bytes(answer), response.headers.get("retry-after")
 
-    def _session(self, webhook: Webhook) -> aiohttp.ClientSession:
+    def _endpoint(self, subscription_id: str, webhook: Webhook) -> _Endpoint:
+        known = self._endpoints.get(subscription_id)
+        if known is not None and known.webhook is webhook:
+            return known
+        problems = url_problems(webhook.url, development=self._development, allow_ports=webhook.allow_ports)
         # One session per policy, so that a connection into an admitted network is never used by who may not go there.
         networks = webhook_guard.admitted(webhook.allow_networks, self._networks)
         policy = webhook_guard.Policy(loopback=self._development, networks=networks)
         session = self._sessions.get(policy)
         if session is None:
             session = self._sessions[policy] = open_session(policy)
-        return session
+        endpoint = self._endpoints[subscription_id] = _Endpoint(webhook, problems, session)
+        return endpoint
 
     async def close(self) -> None:
         """Close the connections; call it when no request is under way any more."""
         sessions, self._sessions = self._sessions, {}
+        self._endpoints.clear()
         for session in sessions.values():
             await session.close()
 

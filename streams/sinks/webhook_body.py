@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any, Final
+
+import msgspec
 
 from streams.core.errors import Poison
 from streams.core.events import Event, Value, plain
@@ -13,6 +14,8 @@ from streams.core.subscriptions import Subscription
 
 #: Standard Webhooks advises payloads below 20 kB: receivers reject larger ones, each in its own way.
 MAX_BODY_BYTES: Final = 20_000
+
+_encode: Final = msgspec.json.Encoder().encode
 
 
 def render(event: Event, subscription: Subscription) -> bytes:
@@ -34,11 +37,14 @@ def render(event: Event, subscription: Subscription) -> bytes:
         "missing": [name for name in event.missing if name in parameters],
     }
     message = {"type": event.type, "timestamp": instant_text(event.occurred_at), "data": data}
-    body = json.dumps(message, separators=(",", ":"), ensure_ascii=False).encode()
+    body = _encode(message)
     if len(body) > MAX_BODY_BYTES:
         raise Poison("too_large", f"the body has {len(body)} bytes, at most {MAX_BODY_BYTES}: name fewer parameters")
     return body
 
 
 def _plain(fields: Mapping[str, Value] | None) -> dict[str, Any] | None:
-    return None if fields is None else {name: plain(value) for name, value in fields.items()}
+    if fields is None:
+        return None
+    # most values are texts, which stay what they are
+    return {name: value if type(value) is str else plain(value) for name, value in fields.items()}

@@ -14,7 +14,7 @@ from streams.codec import Codec, LocalIds, LocalSchemas, codec
 from streams.codec.golden import examples
 from streams.codec.reader import compile_reader
 from streams.core.errors import Poison
-from streams.core.objects import AccountChange, Invoice, InvoiceChange, Membership, Op, ServicePlan, ServicePlanChange
+from streams.core.objects import Invoice, InvoiceChange, Membership, Op, ServicePlan, ServicePlanChange
 from tests.golden.wire_types import wire_classes
 
 SCHEMAS = LocalSchemas()
@@ -98,7 +98,29 @@ def test_lists_of_records(terms: list[tuple[str, datetime, datetime | None]]) ->
     assert COMPILED.decode(COMPILED.encode("billing.service-plan", change), ServicePlanChange) == change
 
 
+values = st.none() | texts | st.booleans() | st.integers(-(2**63), 2**63 - 1) | money | st.dates() | instants
+maps = st.dictionaries(texts, values, max_size=70)
+
+
+@settings(deadline=None)
+@given(maps, st.none() | maps, st.lists(texts, max_size=70))
+def test_maps_of_values_of_every_type(facts: Any, current: Any, missing: list[str]) -> None:
+    """Of any length, with an instant that is a record in the first map and a name in the others."""
+    event = CLASSES["Event"](
+        event_id="E", type="t", occurred_at=EPOCH, subject_kind="service", subject_id="S", sequence=1, previous=facts,
+        current=current, facts=facts, parameters=facts, missing=tuple(missing),
+    )  # fmt: skip
+
+    decoded: Any = COMPILED.decode(COMPILED.encode("queue.any", event), CLASSES["Event"])
+
+    assert decoded == event
+    assert [type(value) for value in decoded.facts.values()] == [type(value) for value in facts.values()]
+
+
 def test_what_is_read_that_way() -> None:
-    """Changes of objects are; maps of values are left to fastavro."""
-    assert compile_reader(AccountChange, SCHEMAS.newest("curfew.billing.AccountChange").parsed) is not None
-    assert compile_reader(CLASSES["Event"], SCHEMAS.newest("curfew.events.Event").parsed) is None
+    """Changes of objects are, and events and what goes between the workers of deliveries."""
+    names = ("billing.AccountChange", "events.Event", "events.Finding", "delivery.Attempt", "delivery.Result")
+
+    for name in names:
+        parsed = SCHEMAS.newest(f"curfew.{name}").parsed
+        assert compile_reader(CLASSES[name.partition(".")[2]], parsed) is not None, name

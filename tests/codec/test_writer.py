@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from streams.codec import LocalSchemas
 from streams.codec.convert import to_datum
 from streams.codec.writer import compile_writer
+from streams.core.delivery.messages import Attempt, Header
 from streams.core.events import Audience, Event
 
 SCHEMAS = LocalSchemas()
@@ -86,6 +87,22 @@ def test_what_fastavro_refuses_is_refused(changed: dict[str, Any]) -> None:
         fastavro(an_event(**changed))
     with pytest.raises((AttributeError, KeyError, TypeError, ValueError, OverflowError)):
         WRITE(an_event(**changed))
+
+
+@given(st.binary(max_size=300), st.none() | st.binary(), st.lists(st.tuples(texts, st.binary(max_size=9)), max_size=70))
+def test_bytes_and_lists_of_records_too(value: bytes, key: bytes | None, headers: list[tuple[str, bytes]]) -> None:
+    """Attempts carry a queue's record, and they are written once for every webhook."""
+    attempt = Attempt(
+        attempt_id="a", unit_id="u", number=1, subscription_id="s", subscription="crm", recipient="", queue="q",
+        queue_partition=0, queue_offset=2**40, event_id="e", follows=None, key=key, value=value,
+        headers=tuple(Header(name=name, value=text) for name, text in headers), sent_at=EPOCH,
+    )  # fmt: skip
+    parsed = SCHEMAS.newest("curfew.delivery.Attempt").parsed
+    out, write = BytesIO(), compile_writer(parsed)
+    schemaless_writer(out, parsed, to_datum(parsed)(attempt))
+
+    assert write is not None
+    assert write(attempt) == out.getvalue()
 
 
 def test_schemas_with_other_types_are_left_to_fastavro() -> None:

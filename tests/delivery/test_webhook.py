@@ -17,7 +17,7 @@ from standardwebhooks import Webhook as StandardWebhook
 
 from streams.core.delivery.messages import Verdict
 from streams.core.events import Event
-from streams.core.subscriptions import Ordering, Subscription, Webhook
+from streams.core.subscriptions import Subscription, Webhook
 from streams.sinks import webhook, webhook_body, webhook_signature
 from streams.sinks.secrets import SecretError, Secrets, key_bytes
 from streams.sinks.webhook import Exchange, WebhookSender
@@ -265,8 +265,9 @@ def test_a_receiver_that_never_answers_is_a_timeout(monkeypatch: pytest.MonkeyPa
     assert (exchange.verdict, exchange.reason, exchange.status) == (Verdict.FAILED, "timeout", None)
 
 
-def test_a_busy_endpoint_postpones_what_could_not_begin() -> None:
+def test_a_busy_process_postpones_what_could_not_begin(monkeypatch: pytest.MonkeyPatch) -> None:
     """One request at a time, the first one lasts until the others may not begin any more: they were not sent."""
+    monkeypatch.setattr(webhook, "MAX_OPEN", 1)
     seen = 0
 
     async def main() -> list[Exchange]:
@@ -282,7 +283,7 @@ def test_a_busy_endpoint_postpones_what_could_not_begin() -> None:
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         client = sender()
-        wanted = to(f"http://127.0.0.1:{runner.addresses[0][1]}/", max_concurrency=1, ordering=Ordering.UNORDERED)
+        wanted = to(f"http://127.0.0.1:{runner.addresses[0][1]}/")
         done = await asyncio.gather(
             *(
                 client.send(wanted, UNIT, 1, event(n), begin_within_s=within_s)

@@ -222,7 +222,7 @@ class Desk:
             detail = f"forwarded or calculated {hops.MAX_HOPS} times: {passed}"
             yield from self._end(unit, State.DEAD, "hop_limit", detail)
             return
-        self._table.put(units.unit_key(unit.unit_id), unit)
+        self._table.put_unit(unit)
         self._index.join(unit)
         if self._is_head(unit):
             self._index.wait(unit, self._now_ms)
@@ -307,7 +307,7 @@ class Desk:
 
     def _retry(self, unit: Unit, delay_ms: int) -> None:
         pending = replace(unit, state=State.PENDING, due_ms=self._now_ms + delay_ms)
-        self._table.put(units.unit_key(unit.unit_id), pending)
+        self._table.put_unit(pending)
         self._index.flying(unit.subscription_id).discard(unit.unit_id)
         self._index.wait(pending, self._now_ms)
 
@@ -376,7 +376,7 @@ class Desk:
             replay_of=wanted.replay_of,
         )
         self._table.delete(units.done_key(unit.unit_id))
-        self._table.put(units.unit_key(unit.unit_id), unit)
+        self._table.put_unit(unit)
         self._index.join(unit)
         if unit.lane is not None:
             lane = (unit.subscription_id, unit.lane)
@@ -478,7 +478,7 @@ class Desk:
     def _attempt(self, unit: Unit, follows: str | None = None) -> Send:
         """Count the attempt, then ask for it: after a crash in between, the same attempt is asked for again."""
         number = unit.attempts + 1
-        self._table.put(units.unit_key(unit.unit_id), replace(unit, state=State.IN_FLIGHT, attempts=number))
+        self._table.put_unit(replace(unit, state=State.IN_FLIGHT, attempts=number))
         self._index.flying(unit.subscription_id).add(unit.unit_id)
         return Send(
             attempt=Attempt(
@@ -515,7 +515,7 @@ class Desk:
             replay=unit.replay,
         )
         self._table.put(units.done_key(unit.unit_id), done)
-        self._table.delete(units.unit_key(unit.unit_id))
+        self._table.delete_unit(unit.unit_id)
         self._index.flying(unit.subscription_id).discard(unit.unit_id)
         if reason is not None and state is State.DEAD:
             yield Bury(unit=unit, reason=reason, detail=detail)

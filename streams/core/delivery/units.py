@@ -204,15 +204,26 @@ class Rows(Protocol):
 
 
 class Table:
-    """Typed access to :class:`Rows`."""
+    """Typed access to :class:`Rows` for the time of one decision: a unit that was read or written is not read again."""
 
-    __slots__ = ("rows",)
+    __slots__ = ("_units", "rows")
 
     def __init__(self, rows: Rows) -> None:
         self.rows = rows
+        self._units: dict[str, Unit | None] = {}
 
     def unit(self, unit_id: str) -> Unit | None:
-        return self._get(unit_key(unit_id), Unit)
+        if unit_id not in self._units:
+            self._units[unit_id] = self._get(unit_key(unit_id), Unit)
+        return self._units[unit_id]
+
+    def put_unit(self, unit: Unit) -> None:
+        self._units[unit.unit_id] = unit
+        self.put(unit_key(unit.unit_id), unit)
+
+    def delete_unit(self, unit_id: str) -> None:
+        self._units[unit_id] = None
+        self.delete(unit_key(unit_id))
 
     def done(self, unit_id: str) -> Done | None:
         return self._get(done_key(unit_id), Done)
