@@ -9,12 +9,12 @@ from typing import Any
 
 import msgspec
 
-from agents.cli.plan_changes.requests import new_request
-from agents.cli.plan_changes.sending import exchange
 from agents.configuration.changes import AUDIT
 from agents.configuration.records import write_keyed
 from agents.delivery import redrive
+from agents.delivery.redrive import LETTER
 from agents.plan_changes.orders import REQUESTS
+from agents.plan_changes.requests import exchange, new_request
 from streams.codec import Codec, Registry
 from streams.core.audit import AuditEntry
 from streams.core.ids import derive
@@ -22,7 +22,7 @@ from streams.core.plan_change.messages import Reply, Request, RequestKind, Resol
 from streams.settings import Settings
 
 #: Of what an entry of the audit trail speaks.
-CHANGE, LETTER = "plan-change", "dead-letter"
+CHANGE = "plan-change"
 #: Where a request comes from: an element allows some channels only, but repairs may come from any.
 CHANNEL = "board"
 #: Somebody waits in front of a browser.

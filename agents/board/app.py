@@ -30,8 +30,8 @@ from agents.board.panels import countdown, groups, letters, nights, subscription
 from agents.board.reading import Reading
 from agents.board.sparkline import sparkline
 from agents.board.words import FILTERS, UNKNOWN, utc
-from agents.cli.plan_changes.reasons import in_words
 from agents.delivery.redrive import MOST, parse
+from agents.plan_changes.reasons import in_words
 from streams.core.errors import CurfewError
 
 HERE: Final = Path(__file__).parent

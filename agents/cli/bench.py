@@ -262,7 +262,7 @@ def _on_ground(
     as_json: bool,
 ) -> None:
     """Run a bench of whole workers, show its report, leave nothing behind; exits with 1 when it does not hold."""
-    from agents.cli.problems import explain
+    from agents.problems import explain
     from streams.telemetry import configure_logging
 
     for number in (signal.SIGTERM, signal.SIGINT):  # a shell starts background jobs with SIGINT ignored

@@ -12,13 +12,13 @@ import typer
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from agents.cli import choices, completion
-from agents.cli.offsets import Position, parse_position
 from agents.cli.output import Format, FormatOption, note
-from agents.cli.record_json import bytes_json, headers_json, value_json
+from agents.record_json import bytes_json, headers_json, value_json
 from streams.codec import Codec, Registry
 from streams.core.errors import Misconfigured, Transient
 from streams.kafka.admin import answering, missing_topics
 from streams.kafka.manifest import Manifest, Topic
+from streams.kafka.positions import Position, parse_position
 from streams.settings import Settings
 
 TIMEOUT_S = 15.0

@@ -10,9 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from agents.cli.choices import refuse
-from agents.cli.offsets import parse_instant
 from agents.cli.output import Exit, TableOrJson, TableOrJsonOption, note, show
-from agents.cli.record_json import bytes_json, value_json
 from agents.configuration.changes import ByOption, author
 from agents.delivery import redrive as steps
 from agents.delivery.letters import (
@@ -27,9 +25,11 @@ from agents.delivery.letters import (
     record,
     send_back,
 )
+from agents.record_json import bytes_json, value_json
 from streams.codec import Codec, Registry
 from streams.kafka import dead_letters
 from streams.kafka.admin import answering
+from streams.kafka.positions import parse_instant
 from streams.kafka.scan import Scanner
 from streams.settings import Settings
 

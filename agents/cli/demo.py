@@ -44,13 +44,13 @@ def demo(
     from rich.console import Console
     from rich.markup import escape
 
-    from agents.cli.problems import explain
     from agents.demo.fleet import generate
     from agents.demo.night import Night, Options
     from agents.demo.place import Place
     from agents.demo.report import Check
     from agents.demo.screen import Screen, print_report, wide
     from agents.embedded import DEFAULT_KAFKA_VERSION
+    from agents.problems import explain
     from streams.telemetry import configure_logging
 
     for number in (signal.SIGTERM, signal.SIGINT):  # a shell starts background jobs with SIGINT ignored

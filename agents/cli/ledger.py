@@ -10,12 +10,12 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 import typer
 
-from agents.cli.offsets import parse_instant
 from agents.cli.output import Exit, TableOrJson, TableOrJsonOption, note, show
 from streams.codec import Codec, Registry
 from streams.core.delivery.ledger import Balance
 from streams.kafka.admin import admin_client, answering, require_topics
 from streams.kafka.ledger import LedgerTopics, Line, check
+from streams.kafka.positions import parse_instant
 from streams.settings import Settings
 
 app = typer.Typer(help="The account of completeness: published = delivered + pending + dead + filtered.")

@@ -121,7 +121,7 @@ def main(arguments: list[str] | None = None) -> Any:
     try:
         typer.main.get_command(app).main(args=arguments, prog_name="curfew")
     except Exception as error:
-        from agents.cli.problems import explain
+        from agents.problems import explain
 
         print(explain(error), file=sys.stderr)
         sys.exit(Exit.FAILURE)

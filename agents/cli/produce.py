@@ -11,7 +11,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from agents.cli import choices, completion
 from agents.cli.output import Exit, note
-from agents.cli.record_json import Outgoing, parse_line
+from agents.record_json import Outgoing, parse_line
 from streams.codec import Codec, Registry
 from streams.kafka.admin import admin_client, answering, require_topics
 from streams.kafka.manifest import QUEUE_PREFIX, Manifest, Topic

@@ -9,7 +9,6 @@ import typer
 
 from agents.cli import completion
 from agents.cli.choices import refuse, unknown
-from agents.cli.offsets import parse_instant, parse_position
 from agents.cli.output import TableOrJson, note, show
 from agents.configuration.changes import ByOption, author
 from agents.configuration.records import read_records
@@ -19,6 +18,7 @@ from streams.core.delivery.hops import is_run
 from streams.core.errors import Transient
 from streams.core.ids import derive, instant_text
 from streams.core.subscriptions import Subscription
+from streams.kafka.positions import parse_instant, parse_position
 from streams.settings import Settings
 
 #: A replay from the beginning of a busy queue would otherwise fill the receiver's day by one typing error.

@@ -12,7 +12,8 @@ from typing import IO, Annotated
 
 import typer
 
-from agents.cli import choices, completion, preflight
+from agents import preflight
+from agents.cli import choices, completion
 from agents.cli.output import Exit, note
 from streams.settings import ClockMode, Settings
 from streams.telemetry import configure_logging

@@ -16,10 +16,10 @@ from typing import Any, Final
 
 from confluent_kafka import Message
 
-from agents.board.actions import LETTER
 from agents.configuration.changes import AUDIT
 from agents.configuration.records import write_keyed
 from agents.delivery import redrive
+from agents.delivery.redrive import LETTER
 from streams.codec import Codec
 from streams.core.audit import AuditEntry
 from streams.core.errors import Poison

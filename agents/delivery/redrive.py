@@ -26,6 +26,8 @@ from streams.kafka.partitioner import PARTITIONER
 from streams.kafka.scan import Scanner, Span
 from streams.settings import Settings
 
+#: Of what entries of the audit trail about dead letters speak.
+LETTER: Final = "dead-letter"
 FROM: Final = "replayed-from"
 COUNT: Final = "replay-count"
 #: A person looks at what they send: beyond so many in one click, the command line has filters and a limit.

@@ -14,7 +14,6 @@ from typing import Any, Final
 
 from confluent_kafka import Message
 
-from agents.cli.offsets import Position
 from agents.delivery import redrive
 from agents.delivery.letters import Wanted, entry, letters, record
 from agents.delivery.units import REPLAYS, RESULTS
@@ -32,6 +31,7 @@ from streams.filters import CelLanguage
 from streams.kafka import changelog, dead_letters
 from streams.kafka.admin import answering
 from streams.kafka.lag.offset_fetch import committed_offsets
+from streams.kafka.positions import Position
 from streams.kafka.scan import Scanner, Span, Spans
 from streams.settings import Settings
 

@@ -94,7 +94,7 @@ def _look(check: Check, settings: Settings) -> list[Finding]:
     except CurfewError as error:  # says itself what to do
         return [Finding(check=check.name, status=Status.DOWN, finding=str(error))]
     except Exception as error:
-        from agents.cli.problems import explain
+        from agents.problems import explain
 
         return [Finding(check=check.name, status=Status.DOWN, finding=explain(error).removeprefix("error: "))]
     return found

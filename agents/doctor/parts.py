@@ -8,7 +8,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from agents.cli import preflight
+from agents import preflight
 from agents.doctor.checks import Finding, Status
 from streams.codec import LocalSchemas, Registry
 from streams.core.errors import Transient

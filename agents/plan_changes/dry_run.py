@@ -76,7 +76,7 @@ class DryRun:
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """Codes; see ``agents.cli.plan_changes.reasons``."""
+        """Codes; see ``agents.plan_changes.reasons``."""
         return tuple(end.reason or end.verdict.value for end in self.steps if end.verdict not in _GOOD)
 
 

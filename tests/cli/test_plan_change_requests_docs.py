@@ -6,8 +6,8 @@ import json
 import re
 from pathlib import Path
 
-from agents.cli.plan_changes.reasons import _ACCOUNT, _REPAIR, _REQUEST
-from agents.cli.record_json import parse_line
+from agents.plan_changes.reasons import _ACCOUNT, _REPAIR, _REQUEST
+from agents.record_json import parse_line
 from streams.codec import Codec, LocalIds, LocalSchemas
 from streams.core.plan_change.messages import Reply, Request, RequestKind, Resolution
 from streams.kafka.manifest import Manifest

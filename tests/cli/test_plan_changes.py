@@ -13,7 +13,7 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from agents.cli.plan_changes import rows as changelog_rows
-from agents.cli.plan_changes.reasons import EXPLANATIONS
+from agents.plan_changes.reasons import EXPLANATIONS
 from streams.codec import Codec, Registry
 from streams.core.errors import Poison
 from streams.core.plan_change.machine import State

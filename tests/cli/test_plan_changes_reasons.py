@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import agents.plan_changes.steps
-from agents.cli.plan_changes.reasons import EXPLANATIONS, explain, in_words, why
+from agents.plan_changes.reasons import EXPLANATIONS, explain, in_words, why
 from agents.reconcile.letters import Letter
 from streams.core.plan_change import context, desk, eligibility, execute, orders, progress, repairs
 from streams.core.plan_change.machine import State

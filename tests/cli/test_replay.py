@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 import typer
 
-from agents.cli.offsets import parse_instant
 from agents.cli.replay import _check
 from streams.core.subscriptions import Calculate
+from streams.kafka.positions import parse_instant
 from tests.cli.curfew import Curfew
 from tests.delivery.plant import subscription
 

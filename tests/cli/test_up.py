@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from agents import health_ports
-from agents.cli import preflight
+from agents import health_ports, preflight
 from streams.core.errors import Misconfigured
 from streams.core.subscriptions import Forward, Subscription, Webhook
 from streams.kafka.manifest import Manifest

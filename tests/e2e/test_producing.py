@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from agents.cli.record_json import parse_line
+from agents.record_json import parse_line
 from streams.codec import Codec, LocalIds, LocalSchemas
 from streams.codec.cloudevents import cloud_event
 from streams.core.errors import Misconfigured

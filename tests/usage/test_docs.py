@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from agents.cli.record_json import Outgoing, parse_line
 from agents.configuration.event_rules import read_rules
+from agents.record_json import Outgoing, parse_line
 from streams.codec import Codec, LocalIds, LocalSchemas
 from streams.core.usage.dormancy import Rules
 from streams.core.usage.objects import BucketChange, ContractChange, SimChange, Usage

@@ -9,10 +9,10 @@ from typing import Any, Final
 from confluent_kafka import Message
 
 from agents.board import words
-from agents.board.actions import LETTER
 from agents.board.memory import Memory
-from agents.cli.record_json import bytes_json, headers_json, value_json
 from agents.configuration.changes import AUDIT
+from agents.delivery.redrive import LETTER
+from agents.record_json import bytes_json, headers_json, value_json
 from streams.codec import Codec, Registry
 from streams.core.audit import AuditEntry
 from streams.core.errors import Poison

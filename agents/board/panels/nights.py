@@ -9,7 +9,7 @@ from typing import Any, Final
 from agents.board import words
 from agents.board.dangers import WHERE, Danger, Night
 from agents.board.panels.countdown import remaining
-from agents.cli.plan_changes.reasons import why
+from agents.plan_changes.reasons import why
 from streams.core.plan_change.board import Line, Stage
 from streams.core.plan_change.machine import Change
 

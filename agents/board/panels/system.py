@@ -17,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from agents.board import words
 from agents.board.memory import Memory
 from agents.canary import probes
-from agents.cli.preflight import revision
+from agents.preflight import revision
 from streams.codec import Codec, Registry
 from streams.core.errors import CurfewError
 from streams.core.watch_rules import DEFAULT_LIMITS

@@ -10,9 +10,9 @@ import typer
 from agents.cli import choices
 from agents.cli.output import Exit, TableOrJson, TableOrJsonOption, note, show
 from agents.cli.plan_changes.options import utc, utc_or_none
-from agents.cli.plan_changes.reasons import MAY_LIE_THERE, why
 from agents.cli.plan_changes.rows import read_changes, read_letters
 from agents.cli.plan_changes.view import account_exists
+from agents.plan_changes.reasons import MAY_LIE_THERE, why
 
 if TYPE_CHECKING:
     from agents.reconcile.letters import Letter

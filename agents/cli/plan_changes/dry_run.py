@@ -15,9 +15,9 @@ from agents.cli.output import Exit, TableOrJson, TableOrJsonOption, note
 from agents.cli.plan_changes.dry_run_view import Report, print_report
 from agents.cli.plan_changes.options import known_zone, without
 from agents.cli.plan_changes.progress import progress
-from agents.cli.plan_changes.requests import new_request
 from agents.cli.plan_changes.rows import read_changes
 from agents.cli.plan_changes.view import View, look
+from agents.plan_changes.requests import new_request
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -191,7 +191,7 @@ def _ordered(
 
 def _store_problem(view: View) -> str:
     """Why the billing store could not take an outcome now, empty if it could; nothing is made where none is yet."""
-    from agents.cli.preflight import revision
+    from agents.preflight import revision
     from streams.core.errors import CurfewError
 
     try:

@@ -13,7 +13,7 @@ import typer
 
 from agents.cli.output import TableOrJson, note, show
 from agents.cli.plan_changes.options import span, utc
-from agents.cli.plan_changes.reasons import in_words
+from agents.plan_changes.reasons import in_words
 
 if TYPE_CHECKING:
     from agents.plan_changes.dry_run import DryRun

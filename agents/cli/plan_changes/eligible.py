@@ -11,10 +11,10 @@ import typer
 from agents.cli.output import Exit, TableOrJson, TableOrJsonOption, note, show
 from agents.cli.plan_changes.changes import change_row
 from agents.cli.plan_changes.options import Account, utc, utc_or_none
-from agents.cli.plan_changes.reasons import in_words
-from agents.cli.plan_changes.requests import new_request
 from agents.cli.plan_changes.rows import read_change
 from agents.cli.plan_changes.view import account_of, look
+from agents.plan_changes.reasons import in_words
+from agents.plan_changes.requests import new_request
 
 if TYPE_CHECKING:
     from streams.core.plan_change.eligibility import Offer

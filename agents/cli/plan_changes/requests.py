@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,12 +16,12 @@ from agents.cli.plan_changes.options import (
     RequestId,
     Timeout,
     Wait,
-    now,
 )
 from agents.cli.plan_changes.sending import send
+from agents.plan_changes.requests import new_request
 
 if TYPE_CHECKING:
-    from streams.core.plan_change.messages import Request, RequestKind
+    pass
 
 app = typer.Typer()
 
@@ -147,29 +146,3 @@ def resolve(
         resolution=chosen[0],
     )
     send(request, wait, timeout, style)
-
-
-def new_request(
-    kind: RequestKind, service: str, account: str, *, request_id: str | None = None, **fields: Any
-) -> Request:
-    """A request of this kind: what an order does not say is left to the element, other kinds need nothing more."""
-    from streams.core.plan_change.messages import Request
-
-    given: dict[str, Any] = {
-        "element_key": None,
-        "effective_date": None,
-        "silent": False,
-        "apply_fees": True,
-        "options": (),
-        "channel": "curfew",
-        "expected_revision": None,
-        **fields,
-    }
-    return Request(
-        request_id=request_id or str(uuid.uuid4()),
-        kind=kind,
-        account_id=account,
-        service_id=service,
-        requested_at=now(),
-        **given,
-    )

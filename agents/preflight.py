@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -112,7 +113,6 @@ def billing_store(settings: Settings, *, migrate: bool) -> Iterator[str]:
     from alembic.util.exc import CommandError
     from sqlalchemy.exc import SQLAlchemyError
 
-    from agents.cli.output import note
     from streams.core.errors import CurfewError
     from streams.sinks.billing import SqlBillingStore
 
@@ -127,7 +127,7 @@ def billing_store(settings: Settings, *, migrate: bool) -> Iterator[str]:
         finally:
             store.dispose()
         if before != after:
-            note(f"billing store {store}: tables brought from revision {before or 'none'} to {after}")
+            print(f"billing store {store}: tables brought from revision {before or 'none'} to {after}", file=sys.stderr)
     except CommandError as error:  # a revision that this version of Curfew does not have
         yield f"the billing store's tables: {error}. Were they migrated by a newer Curfew? Then install that one here"
     except (CurfewError, SQLAlchemyError) as error:
