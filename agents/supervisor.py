@@ -75,6 +75,7 @@ class Supervisor:
     log_dir: Path
     env: Mapping[str, str] = field(default_factory=dict)
     children: list[Child] = field(default_factory=list)
+    grace_s: float = GRACE_S
 
     def add(self, name: str, *command: str) -> None:
         """Start ``curfew <command>`` under ``name``; its output goes to ``log_dir/<name>.log``."""
@@ -121,12 +122,12 @@ class Supervisor:
         return lines[-1] if lines else ""
 
     def stop(self) -> list[str]:
-        """SIGTERM to all, SIGKILL after a grace; returns the names of those that had to be killed."""
+        """SIGTERM to all, SIGKILL after ``grace_s``; returns the names of those that had to be killed."""
         running = [child for child in self.children if child.process is not None and child.process.poll() is None]
         for child in running:
             assert child.process is not None
             child.process.terminate()
-        deadline = time.monotonic() + GRACE_S
+        deadline = time.monotonic() + self.grace_s
         killed = []
         for child in running:
             assert child.process is not None

@@ -55,7 +55,9 @@ QUEUE = "customer-events"
 #: What a worker says that ends because another one of its name has joined.
 FENCED = "another worker has joined as"
 #: Seven workers import, join and recover on two shared cores.
-START_TIMEOUT_SECONDS = 120.0
+START_TIMEOUT_SECONDS = 240.0
+#: All of them finish, commit and close at once.
+STOP_TIMEOUT_SECONDS = 120.0
 
 ROUTES = """
 [[route]]
@@ -143,7 +145,7 @@ class Application:
         self.registry = Registry(address.schema_registry_url)
         self.codec = Codec(self.registry)
         self.store = SqlBillingStore(self.settings.billing_store_url)
-        self.supervisor = Supervisor(log_dir=directory / "logs", env=self.env)
+        self.supervisor = Supervisor(log_dir=directory / "logs", env=self.env, grace_s=STOP_TIMEOUT_SECONDS)
         self._quiescence: Quiescence | None = None
 
     # -- building ---------------------------------------------------------------------------------------------------
@@ -201,7 +203,7 @@ class Application:
         """``curfew <command>`` to its end; asserts the exit code."""
         done = subprocess.run(
             curfew_command(*command), input=stdin, env={**os.environ, **self.env}, cwd=self.directory,
-            capture_output=True, text=True, timeout=120, check=False,
+            capture_output=True, text=True, timeout=240, check=False,
         )  # fmt: skip
         assert done.returncode == code, f"{command}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
@@ -211,14 +213,14 @@ class Application:
         return {child.name: child.process.pid for child in self.supervisor.children if child.process is not None}
 
     def listen(self, name: str) -> Callable[[], str]:
-        """What a process logs from now on."""
+        """What a process logs from now on, line by line."""
         log = self.directory / "logs" / f"{name}.log"
         start = log.stat().st_size
 
         def heard() -> str:
             with log.open("rb") as file:
                 file.seek(start)
-                return file.read().decode(errors="replace")
+                return file.read().rpartition(b"\n")[0].decode(errors="replace")
 
         return heard
 
@@ -261,7 +263,7 @@ class Application:
         assert [name for name in ended if FENCED not in logs[name]] == []
         self.assert_all_run()
 
-    def settle(self, timeout_seconds: float = 60.0) -> None:
+    def settle(self, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
         """Wait until nothing is in flight in any worker; a worker that has died fails the test."""
         before = self.pids()
         wait_until(self._settled, "nothing is in flight", timeout_seconds)

@@ -11,6 +11,7 @@ from agents.embedded import Stack
 from streams.core.plan_change.matrix import MatrixElement
 from streams.settings import ClockMode
 from tests.e2e.application import Application
+from tests.support.kafka_io import TIMEOUT_SECONDS
 
 #: São Paulo has no midnight that night: 2018-11-04 begins at 01:00, which is 03:00 in UTC.
 DEADLINE = datetime(2018, 11, 4, 3, 0, tzinfo=UTC)
@@ -65,4 +66,4 @@ def stop(application: Application, name: str) -> None:
     assert child.process is not None
     application.supervisor.children.remove(child)
     child.process.terminate()
-    assert child.process.wait(30) is not None
+    assert child.process.wait(TIMEOUT_SECONDS) is not None

@@ -27,7 +27,7 @@ from tests.e2e.application import (
     service_created,
     suspended,
 )
-from tests.support.kafka_io import wait_until
+from tests.support.kafka_io import TIMEOUT_SECONDS, wait_until, whole_lines
 from tests.support.proxy import Proxy
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
@@ -36,8 +36,6 @@ ACCOUNTS = "billing.account"
 UNKNOWN_ID = 999_999
 #: Over what Kafka takes by default (1 MiB); the topic's limit is raised where it should get in.
 BIG = 2_000_000
-#: What a worker that waits tries again after, at most, with time for a loaded machine.
-RETRIED_WITHIN_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +146,7 @@ def set_topic_limit(application: Application, limit: int | None) -> None:
     resource = ConfigResource(ResourceType.TOPIC, ACCOUNTS, incremental_configs=[entry])
     admin = AdminClient(application.kafka())
     [done] = admin.incremental_alter_configs([resource]).values()
-    done.result(30)
+    done.result(TIMEOUT_SECONDS)
 
 
 def test_a_record_of_two_megabytes_is_put_aside(application: Application) -> None:
@@ -209,14 +207,14 @@ def test_a_worker_waits_for_a_registry_that_is_down_at_its_start(application: Ap
     log = application.directory / "late.log"
     worker = application.popen(log, "worker", "execution", "--instance", "late", CURFEW_SCHEMA_REGISTRY_URL=proxy.url)
     try:
-        wait_until(lambda: "worker.waits_for_registry" in log.read_text(), "the worker says that it waits", 60)
-        assert f"{proxy.url} cannot be reached" in log.read_text()
-        assert "worker.started" not in log.read_text()
+        wait_until(lambda: "worker.waits_for_registry" in whole_lines(log), "the worker says that it waits")
+        assert f"{proxy.url} cannot be reached" in whole_lines(log)
+        assert "worker.started" not in whole_lines(log)
         proxy.restore()
-        wait_until(lambda: "worker.started" in log.read_text(), "the worker starts")
+        wait_until(lambda: "worker.started" in whole_lines(log), "the worker starts")
     finally:
         worker.terminate()
-        worker.wait(60)
+        worker.wait(TIMEOUT_SECONDS)
         proxy.cut()
     application.settle()
 
@@ -228,7 +226,7 @@ def test_two_workers_of_one_name_and_instance_are_told_apart(application: Applic
     log = application.directory / "twin.log"
     worker = application.popen(log, "worker", "events", "--instance", "1")
     try:
-        worker.wait(60)
+        worker.wait(TIMEOUT_SECONDS)
     finally:
         worker.kill()
     application.send(ACCOUNTS, ("twin", created("twin")), ("twin", suspended("twin")))
@@ -250,15 +248,15 @@ def test_two_workers_of_one_instance_on_two_machines_are_told_apart(
     first = application.popen(logs[0], *command, CURFEW_DATA_DIR=str(homes[0]))
     second = None
     try:
-        wait_until(lambda: "worker.assigned" in logs[0].read_text(), "the first worker has joined", 60)
+        wait_until(lambda: "worker.assigned" in logs[0].read_text(), "the first worker has joined")
         second = application.popen(logs[1], *command, CURFEW_DATA_DIR=str(homes[1]))
-        first.wait(90)
+        first.wait(TIMEOUT_SECONDS)
         assert second.poll() is None
     finally:
         first.kill()
         if second is not None:
             second.terminate()
-            second.wait(60)
+            second.wait(TIMEOUT_SECONDS)
     application.settle()
 
     said = logs[0].read_text()

@@ -14,14 +14,14 @@ from agents.configuration.changes import AUDIT
 from streams.core.audit import AuditEntry
 from tests.board.serving import serving
 from tests.e2e.application import Application, as_bytes, created, suspended
-from tests.support.kafka_io import wait_until
+from tests.support.kafka_io import TIMEOUT_SECONDS, wait_until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
 TOKEN = "a-token-of-the-tests"
 PANELS = ("countdown", "nights", "letters", "groups", "subscriptions", "system")
 #: Groups are read every ten seconds, and the machine may be busy.
-READ_SECONDS = 90.0
+READ_SECONDS = 240.0
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def client(application: Application) -> Iterator[httpx.Client]:
     settings = application.settings.model_copy(update={"board_token": SecretStr(TOKEN)})
     with (
         serving(build(settings, "127.0.0.1")) as url,
-        httpx.Client(base_url=url, headers={"Origin": url}, timeout=60.0) as made,
+        httpx.Client(base_url=url, headers={"Origin": url}, timeout=TIMEOUT_SECONDS) as made,
     ):
         assert made.post("/login", data={"token": TOKEN, "name": "maria"}).status_code == 303
         yield made
@@ -51,12 +51,17 @@ def panel(client: httpx.Client, name: str) -> dict[str, Any]:
 
 def test_every_panel_is_read_and_is_on_the_page(client: httpx.Client) -> None:
     """All groups are there, and the parts that this process asks itself."""
-    groups = {row["group"] for row in panel(client, "groups")["groups"]}
-    parts = {part["name"]: part["word"] for part in panel(client, "system")["parts"]}
+    working = {"events", "plan-changes", "execution", "persistence", "delivery", "dispatch"}
 
-    assert {"events", "plan-changes", "execution", "persistence", "delivery", "dispatch"} <= groups
-    assert (parts["registry"], parts["database"]) == ("OK", "OK")
-    assert panel(client, "countdown")["clock_has_ticked"]
+    def parts() -> dict[str, str]:
+        return {part["name"]: part["word"] for part in panel(client, "system")["parts"]}
+
+    # each is read again and again: a part that was slow once is well at the next look
+    wait_until(
+        lambda: working <= {row["group"] for row in panel(client, "groups")["groups"]}, "all groups", READ_SECONDS
+    )
+    wait_until(lambda: {parts().get(name) for name in ("registry", "database")} == {"OK"}, "both answer", READ_SECONDS)
+    wait_until(lambda: panel(client, "countdown")["clock_has_ticked"], "the clock has ticked", READ_SECONDS)
     assert all(panel(client, name)["word"] for name in PANELS)
     assert client.get("/?format=json").json().keys() == set(PANELS)
     page = client.get("/").text
@@ -70,8 +75,10 @@ def test_what_is_delivered_is_counted(application: Application, client: httpx.Cl
     def rows() -> dict[str, dict[str, Any]]:
         return {row["name"]: row for row in panel(client, "subscriptions")["subscriptions"]}
 
-    wait_until(lambda: all(row["delivered_last_hour"] for row in rows().values()), "both have got it", READ_SECONDS)
-    assert {row["state"] for row in rows().values()} == {"active"}
+    def got(row: dict[str, Any]) -> bool:
+        return bool(row["delivered_last_hour"]) and row["state"] == "active"
+
+    wait_until(lambda: rows() and all(got(row) for row in rows().values()), "both have got it", READ_SECONDS)
 
 
 def test_a_letter_that_cannot_be_cured_is_said_so_before_it_comes_back(
@@ -101,7 +108,7 @@ def test_a_letter_that_cannot_be_cured_is_said_so_before_it_comes_back(
     wait_until(
         lambda: client.get(f"/letters/{place}?format=json").json()["redriven"], "the letter says that it was sent"
     )
-    wait_until(lambda: newest(client).count("board-2") == 2, "it has come back")
+    wait_until(lambda: newest(client).count("board-2") == 2, "it has come back", READ_SECONDS)
 
 
 def newest(client: httpx.Client) -> list[str]:

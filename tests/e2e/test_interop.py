@@ -14,6 +14,7 @@ from agents.embedded import Stack, run_kafka_tool
 from streams.codec.cloudevents import cloud_event
 from streams.core.objects import Invoice, InvoiceChange, Op
 from tests.e2e.application import Application, as_bytes, created, headers, now, suspended
+from tests.support.kafka_io import TIMEOUT_SECONDS
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
@@ -69,9 +70,9 @@ def test_kafkas_console_consumer_prints_key_and_headers(application: Application
     read = run_kafka_tool(
         "org.apache.kafka.tools.consumer.ConsoleConsumer",
         ["--bootstrap-server", application.settings.bootstrap_servers, "--topic", "queue.customer-events",
-         "--from-beginning", "--max-messages", str(waiting), "--timeout-ms", "30000",
+         "--from-beginning", "--max-messages", str(waiting), "--timeout-ms", "120000",
          "--property", "print.key=true", "--property", "print.headers=true", "--property", "print.value=false"],
-        kafka_version=stack.config.kafka_version,
+        kafka_version=stack.config.kafka_version, timeout_seconds=TIMEOUT_SECONDS,
     )  # fmt: skip
 
     assert read.returncode == 0, read.stderr
@@ -89,7 +90,7 @@ def test_text_from_kafkas_console_producer_becomes_a_dead_letter(application: Ap
         ["--bootstrap-server", application.settings.bootstrap_servers, "--topic", "billing.account",
          "--compression-codec", "zstd", "--property", "parse.key=true", "--property", "key.separator=|"],
         stdin='interop-java|{"id": "interop-java"}\n',
-        kafka_version=stack.config.kafka_version,
+        kafka_version=stack.config.kafka_version, timeout_seconds=TIMEOUT_SECONDS,
     )  # fmt: skip
     assert sent.returncode == 0, sent.stderr
     application.send(

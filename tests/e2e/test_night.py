@@ -57,6 +57,8 @@ def test_a_change_is_ordered_executed_persisted_and_true_at_midnight(night: Appl
         "--channel",
         "crm",
         "--wait",
+        "--timeout",
+        "200",
         "-f",
         "json",
     )

@@ -13,7 +13,7 @@ import pytest
 from streams.core.events import Event
 from streams.core.ids import event_id
 from tests.e2e.application import Application, as_bytes, created, reactivated, suspended
-from tests.support.kafka_io import wait_until
+from tests.support.kafka_io import wait_until, whole_lines
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.faults]
 
@@ -41,7 +41,7 @@ def test_a_second_worker_that_comes_dies_and_comes_back_changes_no_event(
         return application.popen(log, "worker", "events", "--instance", "second")
 
     def shared() -> bool:
-        one, other = partitions(first), partitions(log.read_text)
+        one, other = partitions(first), partitions(lambda: whole_lines(log))
         return one is not None and other is not None and len(one) == len(other) == 2 and not set(one) & set(other)
 
     application.send("billing.account", *((one, created(one)) for one in ACCOUNTS))

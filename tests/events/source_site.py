@@ -78,6 +78,7 @@ class Site:
         self.port = free_port()
         self.supervisor = Supervisor(
             log_dir=directory / "logs",
+            grace_s=PATIENCE_S,
             env={
                 "CURFEW_BOOTSTRAP_SERVERS": self.servers,
                 "CURFEW_SCHEMA_REGISTRY_URL": self.proxy.url,
@@ -109,7 +110,7 @@ class Site:
             producer.produce(
                 topic, key=key, value=value, on_delivery=lambda e, _: failures.append(str(e)) if e else None
             )
-        assert producer.flush(30) == 0
+        assert producer.flush(PATIENCE_S) == 0
         assert failures == []
 
     def device(self, account_id: str, model: str) -> bytes:
@@ -144,8 +145,8 @@ class Site:
     def health(self) -> tuple[int, dict[str, Any]]:
         """Status and answer; (0, {}) while nobody answers."""
         try:
-            answer = httpx.get(f"http://127.0.0.1:{self.port}/health", timeout=5, trust_env=False)
-        except httpx.HTTPError:
+            answer = httpx.get(f"http://127.0.0.1:{self.port}/health", timeout=PATIENCE_S, trust_env=False)
+        except httpx.ConnectError:
             return 0, {}
         return answer.status_code, answer.json()
 
@@ -157,7 +158,7 @@ class Site:
 
     def waits(self) -> dict[str, float]:
         """The metric, by source."""
-        text = httpx.get(f"http://127.0.0.1:{self.port}/metrics", timeout=5, trust_env=False).text
+        text = httpx.get(f"http://127.0.0.1:{self.port}/metrics", timeout=PATIENCE_S, trust_env=False).text
         lines = [line for line in text.splitlines() if line.startswith("curfew_source_waiting{")]
         return {line.split('source="')[1].split('"')[0]: float(line.rpartition(" ")[2]) for line in lines}
 

@@ -21,7 +21,7 @@ from tests.e2e import nights
 from tests.e2e.application import Application, as_bytes
 from tests.e2e.nights import DEADLINE, HOUR, NOON, pass_time, run_freely, stop
 from tests.plan_changes.makers import a_request
-from tests.support.kafka_io import wait_until
+from tests.support.kafka_io import TIMEOUT_SECONDS, wait_until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
@@ -52,19 +52,19 @@ def watching(application: Application) -> Iterator[Callable[[], dict[str, Any]]]
     def health() -> dict[str, Any]:
         assert process.poll() is None, log.read_text()[-2_000:]
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=TIMEOUT_SECONDS) as answer:
                 found: dict[str, Any] = json.load(answer)
                 return found
-        except OSError:
+        except OSError:  # it does not listen yet
             return {}
 
     try:
-        wait_until(lambda: health().get("now"), "the watchdog has looked", 60)
+        wait_until(lambda: health().get("now"), "the watchdog has looked")
         yield health
     finally:
         process.terminate()
         try:
-            process.wait(30)
+            process.wait(TIMEOUT_SECONDS)
         finally:
             process.kill()
 
@@ -87,7 +87,7 @@ def kinds(people: RunningReceiver) -> list[str]:
 def test_it_tells_people_when_the_scheduler_is_dead(night: Application, people: RunningReceiver) -> None:
     """at_risk hours before, then missed, signed; at_risk as events too; and a restart says nothing of it again."""
     with watching(night) as health:
-        assert [one["open"] for one in health()["deadlines"]] == [len(SERVICES)]
+        wait_until(lambda: [one["open"] for one in health()["deadlines"]] == [len(SERVICES)], "it knows the orders")
         stop(night, "plan-changes")
         run_freely(night, NOON, DEADLINE - 2 * HOUR)
         wait_until(lambda: kinds(people) == ["watchdog.at_risk"], "people know of the risk")

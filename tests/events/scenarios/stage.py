@@ -96,6 +96,7 @@ class Stage:
         self.manifest = Manifest.load()
         self.supervisor = Supervisor(
             log_dir=self.directory / "logs",
+            grace_s=TIMEOUT_SECONDS,
             env={
                 "CURFEW_BOOTSTRAP_SERVERS": self.address.bootstrap_servers,
                 "CURFEW_SCHEMA_REGISTRY_URL": self.address.schema_registry_url,

@@ -108,7 +108,7 @@ def test_a_rule_that_is_changed_moves_what_is_pending_without_a_restart(played: 
             row.cursor is None and [taken.rule.days for taken in row.rules] == [3] for row in rows
         )
 
-    wait_until(followed, "all partitions have taken over the rules", 60.0)
+    wait_until(followed, "all partitions have taken over the rules")
     stage.play([], sent + timedelta(days=20))
 
     moved = datetime(2019, 4, 24, 2, tzinfo=UTC)  # 04:00 in Berlin's summer, three days after the 21st

@@ -40,6 +40,8 @@ RULES = (a_rule(7, "mobile"),)
 #: In the accounts' zone, Berlin: its clocks go forward in the night to March 29th.
 MONTH = PeriodRule(zone="Europe/Berlin", starts_on=date(2026, 3, 1), months=1)
 MARCH_ENDS = datetime(2026, 3, 31, 22, tzinfo=UTC)
+#: A quarter of an hour before day 0.
+EARLY = -1 / 96
 Facts = dict[str, Any]
 
 
@@ -91,12 +93,13 @@ def states(id: str, *turns: tuple[float, str]) -> list[UsageStep]:
 
 
 def world(id: str, product: str = "fibre", *, sim: bool = True) -> list[UsageStep]:
-    """Account, service, plan and SIM, from day 0."""
+    """Account, service, plan and SIM, from day 0. Topics have no order among them, so the SIM comes when the rest is
+    known: its creation is an event with their parameters."""
     plan = ServicePlan(service_id=f"{id}-S", account_id=id, rate_plan_id="basic", product_id=product)
     steps = [
-        at(0, account_created(account(id))),
-        at(0, ServiceChange(op=Op.CREATED, current=service(id), revision=1, occurred_at=on(0), source="test")),
-        at(0, ServicePlanChange(op=Op.CREATED, current=plan, revision=1, occurred_at=on(0), source="test")),
+        at(EARLY, account_created(account(id))),
+        at(EARLY, ServiceChange(op=Op.CREATED, current=service(id), revision=1, occurred_at=on(0), source="test")),
+        at(EARLY, ServicePlanChange(op=Op.CREATED, current=plan, revision=1, occurred_at=on(0), source="test")),
     ]
     if sim:
         made = Sim(id=f"{id}-SIM", account_id=id, service_id=f"{id}-S", activated_at=on(0), msisdn="4915550100")
