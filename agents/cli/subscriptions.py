@@ -77,7 +77,8 @@ def apply(
     """Check a file of subscriptions and save them; running workers follow at once. Exits with 2 if one is wrong.
 
     A subscription gets the events that reach its queue from now on. Its name is its identity: a change makes a new
-    version, another name another subscription.
+    version, another name another subscription. A pause, and a secret that was rotated, stay as they are when the file
+    does not say `paused`, and still names the former secret.
 
     Example: curfew subscriptions apply docs/examples/subscriptions.toml
     """
@@ -118,6 +119,11 @@ def apply(
         if name in changes:
             what = f"version {changes[name].version}" if name in existing else "new"
         note(f"{name}: {what}{' (dry run)' if dry_run and name in changes else ''}")
+    for name, one in sorted(wanted.items()):
+        if one.paused:
+            note(f"{name}: is paused; `curfew subscriptions resume {name}` lets it go on")
+        if one.webhook is not None and one.webhook.previous_secret_ref is not None:
+            note(f"{name}: signs with {one.webhook.secret_ref} since its rotation; let the file name that one")
 
 
 @app.command("list")

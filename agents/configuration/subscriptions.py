@@ -15,7 +15,7 @@ import msgspec
 
 from streams.core.errors import Misconfigured
 from streams.core.subscription_rules import Known, problems
-from streams.core.subscriptions import Calculate, Email, Forward, Subscription, Webhook, succeed
+from streams.core.subscriptions import Calculate, Email, Forward, Subscription, Webhook, kept, succeed
 
 #: What the person does not write: identity and version are derived when a subscription is saved.
 _DERIVED: Final = ("id", "version", "created_at")
@@ -30,7 +30,8 @@ def read_subscriptions(
     now: datetime,
     secret_problem: Callable[[str], str | None],
 ) -> dict[str, Subscription]:
-    """The subscriptions of a file by name, each as the next version of the existing one (the same if nothing differs).
+    """The subscriptions of a file by name, each as the next version of the existing one (the same if nothing differs),
+    with the pause and the rotated secret that the file does not speak of.
 
     ``secret_problem`` says why a reference cannot be used, or None. Raises :class:`Misconfigured` with every problem of
     the file.
@@ -47,6 +48,8 @@ def read_subscriptions(
         if subscription.name in wanted:
             found.append(f"subscription {name}: the name is used twice; the last one would silently win")
         before = existing.get(subscription.name)
+        if before is not None:
+            subscription = kept(before, subscription, table.keys())
         wrong = problems(subscription, known, existing=before)
         if subscription.webhook is not None:
             references = (subscription.webhook.secret_ref, subscription.webhook.previous_secret_ref)

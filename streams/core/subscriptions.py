@@ -5,6 +5,7 @@ A subscription is data on the compacted topic ``config.subscriptions``. It names
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -138,6 +139,29 @@ class Subscription:
 def subscription_id(name: str, created_at: datetime) -> str:
     """The immutable id: of a name and the instant of its first apply, so that a name used again is another one."""
     return ids.derive("subscription", name, ids.instant_text(created_at))
+
+
+def kept(existing: Subscription, wanted: Subscription, said: Collection[str]) -> Subscription:
+    """``wanted``, as a file has it, with what commands have changed since and the file does not speak of.
+
+    ``said``: the fields that the file names. A pause stays where the file does not say ``paused``. A rotated secret
+    stays where the file still has the former one, and the overlap of both where it has the present one: applying a
+    file again must not start what a person has stopped, nor sign with a secret that may be known to others.
+    """
+    if "paused" not in said:
+        wanted = replace(wanted, paused=existing.paused)
+    ours, theirs = existing.webhook, wanted.webhook
+    if ours is None or theirs is None or theirs.previous_secret_ref is not None or ours.previous_secret_ref is None:
+        return wanted
+    if theirs.secret_ref not in (ours.secret_ref, ours.previous_secret_ref):
+        return wanted
+    rotated = replace(
+        theirs,
+        secret_ref=ours.secret_ref,
+        previous_secret_ref=ours.previous_secret_ref,
+        previous_until=ours.previous_until,
+    )
+    return replace(wanted, webhook=rotated)
 
 
 def succeed(existing: Subscription | None, wanted: Subscription) -> Subscription:

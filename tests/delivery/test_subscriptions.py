@@ -154,6 +154,39 @@ def test_what_a_filter_compares_is_asked_for_as_a_parameter() -> None:
     assert Router([], [wanted], language=CelLanguage()).registered == frozenset()
 
 
+def test_a_file_that_is_applied_again_undoes_no_pause_and_no_rotation(tmp_path: Path) -> None:
+    """What a person did by a command stays, where the file does not speak of it; what the file says counts."""
+    file = tmp_path / "subscriptions.toml"
+    now = datetime.now(UTC)
+
+    def applied(text: str, existing: dict[str, Subscription]) -> Subscription:
+        file.write_text(
+            f"""
+            [[subscription]]
+            name = "shop"
+            queue = "partner"
+            parameters = ["service.name"]
+            {text}
+            """
+        )
+        return read_subscriptions(file, KNOWN, existing, now, lambda reference: None)["shop"]
+
+    old = '[subscription.webhook]\nurl = "https://shop.example/"\nsecret_ref = "env:OLD"'
+    first = applied(old, {})
+    assert first.webhook is not None
+    webhook = replace(
+        first.webhook, secret_ref="env:NEW", previous_secret_ref="env:OLD", previous_until=now + timedelta(days=1)
+    )
+    live = replace(first, version=3, paused=True, webhook=webhook)
+
+    assert applied(old, {"shop": live}) is live
+    assert applied(old.replace("OLD", "NEW"), {"shop": live}) is live
+    assert applied(f"paused = false\n{old}", {"shop": live}) == replace(live, version=4, paused=False)
+    third = applied(old.replace("OLD", "THIRD"), {"shop": live}).webhook
+    assert third is not None
+    assert (third.secret_ref, third.previous_secret_ref) == ("env:THIRD", None)
+
+
 def test_a_file_with_mistakes_saves_nothing_and_names_them_all(tmp_path: Path) -> None:
     """Unknown fields with the nearest name, secrets that are not there, names used twice."""
     file = tmp_path / "subscriptions.toml"
