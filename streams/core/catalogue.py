@@ -204,8 +204,11 @@ _FAILING_FACTS = {
 }
 
 
-def _plan_change(step: str, audience: Audience, about: str) -> EventType:
-    return _raised(f"rate_plan_change.{step}", Kind.RATE_PLAN_CHANGE, audience, about, _PLAN_CHANGE_FACTS)
+def _plan_change(step: str, audience: Audience, about: str, **facts: str) -> EventType:
+    return _raised(f"rate_plan_change.{step}", Kind.RATE_PLAN_CHANGE, audience, about, _PLAN_CHANGE_FACTS | facts)
+
+
+_ASKED = "the request of whoever wanted it; null where nobody has asked"
 
 
 _TYPES = (
@@ -297,20 +300,29 @@ _TYPES = (
     ),
     _raised("payment.processed", Kind.PAYMENT, CUSTOMER, "the state of a payment becomes Processed", _FROM_TO),
     _raised("payment.failed", Kind.PAYMENT, CUSTOMER, "the state of a payment becomes Failed", _FROM_TO),
-    _plan_change("ordered", CUSTOMER, "a rate plan change is ordered and pending"),
+    _plan_change("ordered", CUSTOMER, "a rate plan change is ordered and pending", channel="where the order came from"),
     _plan_change("started", INTERNAL, "its start instant has passed; it can no longer be cancelled"),
     _plan_change("executed", INTERNAL, "its outcome is sealed"),
     _plan_change("persisted", INTERNAL, "the billing store has committed its outcome"),
     _plan_change("completed", INTERNAL, "its post processing is done"),
-    _plan_change("cancelled", CUSTOMER, "it was cancelled before its start"),
-    _plan_change("superseded", INTERNAL, "another order took its place"),
-    _plan_change("rejected", CUSTOMER, "the order was refused"),
+    _plan_change("cancelled", CUSTOMER, "it was cancelled before its start", request_id=_ASKED),
+    _plan_change("superseded", INTERNAL, "another order took its place", superseded_by="that order's change"),
+    _plan_change("rejected", CUSTOMER, "the order was refused", request_id="of the order"),
     _plan_change("failed", INTERNAL, "a step failed; it waits for a person"),
     _plan_change("at_risk", INTERNAL, "at the measured rate it will not be persisted before its deadline"),
-    _plan_change("missed", INTERNAL, "it was not persisted before its deadline"),
+    _plan_change(
+        "missed", INTERNAL, "it was not persisted before its deadline", policy="what is done now; null: persisted, late"
+    ),
     _plan_change("held", INTERNAL, "it waits for a person"),
-    _plan_change("rescheduled", INTERNAL, "it was rolled to another date, or its account moved to another zone"),
-    _plan_change("abandoned", INTERNAL, "a person has given it up"),
+    _plan_change(
+        "rescheduled",
+        INTERNAL,
+        "it was rolled to another date, or its account moved to another zone",
+        request_id=_ASKED,
+        from_zone="the account's zone before, when that is the reason",
+        zone="the account's zone now, when that is the reason",
+    ),
+    _plan_change("abandoned", INTERNAL, "a person has given it up", request_id=_ASKED),
     _raised(
         "rate_plan_change.rerate_requested",
         Kind.RATE_PLAN_CHANGE,
@@ -318,7 +330,13 @@ _TYPES = (
         "it was persisted late: usage in [rerate_from, rerate_to) was rated on the old plan",
         _PLAN_CHANGE_FACTS | {"rerate_from": "the deadline", "rerate_to": "when it was persisted"},
     ),
-    _plan_change("task_released", INTERNAL, "a task may be done; a communication is for the customer"),
+    _plan_change(
+        "task_released",
+        INTERNAL,
+        "a task may be done; a communication is for the customer",
+        task_kind="provisioning or communication",
+        task_name="its name, as the hook gave it",
+    ),
     _raised(
         "rate_plan_change.effective",
         Kind.RATE_PLAN_CHANGE,

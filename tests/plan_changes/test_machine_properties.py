@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from streams.core.catalogue import CATALOGUE
 from streams.core.events import Audience, Finding
 from streams.core.plan_change.desk import Desk, rebuild
 from streams.core.plan_change.due import Window
@@ -395,6 +396,10 @@ class World(RuleBasedStateMachine):
         assert command.change_id not in cancelled, "nothing runs after an accepted cancel"
 
     def _check_finding(self, finding: Finding) -> None:
+        known = CATALOGUE[finding.type].facts
+        assert {name for name in finding.facts if not name.startswith("detail_")} <= set(known), (
+            "filters can ask for it"
+        )
         before = self.findings.setdefault(finding.event_id, finding)
         assert before == finding, "one event id, one event"
         if finding.facts.get("silent"):
