@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from streams.codec import Codec
-from streams.codec.readable import from_json, to_json
+from streams.codec.readable import MASKED, from_json, personal, to_json
 from streams.core.errors import Poison
 from streams.kafka.manifest import Topic
 from streams.kafka.record_keys import key_in
@@ -40,6 +40,21 @@ class Outgoing:
     headers: Headers
     timestamp_ms: int | None
     partition: int | None
+
+
+def masked_json(codec: Codec, value: bytes | None) -> dict[str, Any]:
+    """As :func:`value_json`, without personal data: a field is masked if the schema that wrote it marks it, or the
+    newest one; what has no schema of ours is masked whole, since nobody has said what is in it."""
+    if value is None:
+        return {"value": None}
+    try:
+        decoded = codec.decode_any(value)
+    except Poison:
+        return {"value": MASKED}
+    if decoded.name not in codec.schemas.names():
+        return {"value": MASKED, "schema": decoded.name}
+    masked = personal(decoded.schema) | personal(codec.schemas.newest(decoded.name).parsed)
+    return {"value": to_json(decoded.schema, decoded.datum, masked=masked), "schema": decoded.name}
 
 
 def value_json(codec: Codec, value: bytes | None, *, topic: Topic | None = None) -> dict[str, Any]:

@@ -39,8 +39,9 @@ WORKERS: Final = ("delivery", "dispatch")
 #: Endpoints of which one does not answer, and pairs of measurements with and without it.
 ENDPOINTS, PAIRS = 100, 5
 SILENT: Final = ENDPOINTS // 2
-#: Connections are made and code is warm; neither is what is measured.
-WARM_UP: Final = 1_000
+#: Connections are made and code is warm; neither is what is measured. Kafka takes longest: over the first ten thousand
+#: webhooks half of what it costs is its compiler.
+WARM_UP: Final = 5_000
 #: The first part of a latency measurement.
 SETTLING_S: Final = 2.0
 #: The latency producer sends so often.

@@ -25,8 +25,9 @@ from agents.delivery.letters import (
     record,
     send_back,
 )
-from agents.record_json import bytes_json, value_json
+from agents.record_json import bytes_json, masked_json, value_json
 from streams.codec import Codec, Registry
+from streams.codec.readable import MASKED
 from streams.kafka import dead_letters
 from streams.kafka.admin import answering
 from streams.kafka.positions import parse_instant
@@ -49,7 +50,6 @@ _PLAIN = ("curfew-reason", "curfew-unit-id", "curfew-subscription", "curfew-subs
           "curfew-status", "curfew-truncated", "curfew-replay-run", "curfew-replay-of", steps.FROM,
           steps.COUNT)  # fmt: skip
 _COLUMNS = ("place", "at", "key", "reason", "from", "subscription", "redriven")
-_MASKED = "(masked: --reveal)"
 
 
 @app.command("list")
@@ -78,10 +78,12 @@ def list_letters(
 @app.command("show")
 def show_letter(
     place: Annotated[str, typer.Argument(metavar="PLACE", help="TOPIC/PARTITION/OFFSET, as `list` prints it.")],
-    reveal: Annotated[bool, typer.Option("--reveal", help="Value, error and answer too; this is audited.")] = False,
+    reveal: Annotated[
+        bool, typer.Option("--reveal", help="Masked fields, error and answer too; this is audited.")
+    ] = False,
     by: ByOption = None,
 ) -> None:
-    """Show one dead letter as JSON: where it is from and why it is dead. What may hold personal data is masked.
+    """Show one dead letter as JSON: where it is from and why it is dead. What may hold personal data is (masked).
 
     Example: curfew dead-letters show dead-letters.events/0/12
     """
@@ -201,11 +203,11 @@ def _whole(letter: Letter, codec: Codec, reveal: bool) -> dict[str, Any]:
         "response": letter.text("curfew-response") or None,
     }
     value = letter.message.value()
-    shown = value_json(codec, value) if reveal and isinstance(value, bytes | None) else {"value": _MASKED}
+    assert isinstance(value, bytes | None)
     return {
         **_row(letter),
         "headers": headers,
-        **(hidden if reveal else dict.fromkeys(hidden, _MASKED)),
+        **(hidden if reveal else dict.fromkeys(hidden, MASKED)),
         "bytes": len(value or b""),
-        **shown,
+        **(value_json if reveal else masked_json)(codec, value),
     }

@@ -8,7 +8,7 @@ null, the value stands for itself; where it has several, everything but boolean,
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -25,25 +25,41 @@ _SCALARS: dict[str, tuple[type, ...]] = {
 _NUMBERS = {"float", "double"}
 
 Named = dict[str, Any]
+#: Fields of records, each as (record, field).
+Fields = Set[tuple[str, str]]
+#: Stands for a value that may be personal data.
+MASKED = "(masked)"
 
 
-def to_json(schema: Any, datum: Any, named: Named | None = None) -> Any:
-    """``datum`` as read by fastavro with the parsed ``schema`` → JSON values."""
+def personal(schema: Any) -> Fields:
+    """The fields of a parsed schema that are marked with ``"pii": true``."""
+    records = [one for one in named_types(schema).values() if one["type"] == "record"]
+    return {(record["name"], field["name"]) for record in records for field in record["fields"] if field.get("pii")}
+
+
+def to_json(schema: Any, datum: Any, named: Named | None = None, masked: Fields = frozenset()) -> Any:
+    """``datum`` as read by fastavro with the parsed ``schema`` → JSON values, with :data:`MASKED` for what is in the
+    fields ``masked``."""
     named = named_types(schema) if named is None else named
     schema = _resolve(schema, named)
     if isinstance(schema, list):
         branch = _branch_of(schema, datum, named)
-        value = to_json(branch, datum, named)
+        value = to_json(branch, datum, named, masked)
         return value if _speaks_for_itself(schema, branch) else {_label(branch): value}
     kind, logical = _kinds(schema)
     if logical is not None:
         return _WRITE_LOGICAL[logical](datum)
     if kind == "record":
-        return {field["name"]: to_json(field["type"], datum[field["name"]], named) for field in schema["fields"]}
+        return {
+            field["name"]: MASKED
+            if (schema["name"], field["name"]) in masked and datum[field["name"]] is not None
+            else to_json(field["type"], datum[field["name"]], named, masked)
+            for field in schema["fields"]
+        }
     if kind == "array":
-        return [to_json(schema["items"], item, named) for item in datum]
+        return [to_json(schema["items"], item, named, masked) for item in datum]
     if kind == "map":
-        return {key: to_json(schema["values"], item, named) for key, item in datum.items()}
+        return {key: to_json(schema["values"], item, named, masked) for key, item in datum.items()}
     return base64.b64encode(datum).decode() if kind in ("bytes", "fixed") else datum
 
 

@@ -12,8 +12,9 @@ from agents.board import words
 from agents.board.memory import Memory
 from agents.configuration.changes import AUDIT
 from agents.delivery.redrive import LETTER
-from agents.record_json import bytes_json, headers_json, value_json
+from agents.record_json import bytes_json, headers_json, masked_json
 from streams.codec import Codec, Registry
+from streams.codec.readable import MASKED
 from streams.core.audit import AuditEntry
 from streams.core.errors import Poison
 from streams.kafka import dead_letters
@@ -32,6 +33,8 @@ LISTED: Final = 20
 _PREFIX: Final = dead_letters.topic("")
 _ERRORS: Final = dead_letters.CONNECT
 _NUMBERS: Final = (f"{dead_letters.SPRING}original-partition", f"{dead_letters.SPRING}original-offset")
+#: An address, and what a receiver has said about the event.
+_PERSONAL: Final = ("curfew-recipient", "curfew-response")
 #: App, reason, and the topic from which the record is.
 Sort = tuple[str, str, str]
 
@@ -119,18 +122,20 @@ class LetterSource:
             "from_partition": headers.get(f"{_ERRORS}partition"),
             "from_offset": headers.get(f"{_ERRORS}offset"),
             "bytes": 0 if value is None else len(value),
-            "headers": headers_json([(name, _readable(name, bytes(text or b""))) for name, text in pairs]),
+            "headers": headers_json([(name, _shown_header(name, bytes(text or b""))) for name, text in pairs]),
             **self._shown(value),
         }
 
     def _shown(self, value: bytes | None) -> dict[str, Any]:
         if value is not None and len(value) > MAX_VALUE:
             return {"value": None, "too_large": True}
-        return value_json(self._codec, value)
+        return masked_json(self._codec, value)
 
 
-def _readable(name: str, text: bytes) -> bytes:
+def _shown_header(name: str, text: bytes) -> bytes:
     """Spring's numbers are big-endian; the rest is text, of which the beginning is enough for a page."""
+    if name in _PERSONAL:
+        return MASKED.encode()
     if name in _NUMBERS:
         return str(int.from_bytes(text, signed=True)).encode()
     return text[:MAX_HEADER]

@@ -251,7 +251,8 @@ class Desk:
             self._raise_the_dead(result)
             return
         if result.verdict is Verdict.DELIVERED:
-            yield from self._end(replace(unit, attempts=max(unit.attempts, result.number)), State.DELIVERED, None, "")
+            ended = unit if unit.attempts >= result.number else replace(unit, attempts=result.number)
+            yield from self._end(ended, State.DELIVERED, None, "")
             self._repair(unit)
         elif unit.state is State.IN_FLIGHT and result.number == unit.attempts:
             if result.verdict is Verdict.POSTPONED:
@@ -464,9 +465,12 @@ class Desk:
         """Hand the events behind the head of a lane over with it; a head that has failed before goes alone."""
         if head.lane is None or head.attempts > 0:
             return
+        behind = list(islice(self._index.lanes[head.subscription_id, head.lane], 1, TRAIN))
+        if not behind:
+            return
         flying = self._index.flying(head.subscription_id)
         before = attempt_id(head.unit_id, 1)
-        for _, unit_id in list(islice(self._index.lanes[head.subscription_id, head.lane], 1, TRAIN)):
+        for _, unit_id in behind:
             unit = self._table.unit(unit_id)
             if unit is None or unit.state is not State.PENDING or len(flying) >= window:
                 return
