@@ -35,6 +35,8 @@ POLL_S: Final = 0.2
 #: Kafka takes a record within this or says that it did not. With the heartbeat it stays under the group's session: rows
 #: of one who has lost the partition would come behind newer ones of the next, and stay.
 DELIVERY_S: Final = 10.0
+#: librdkafka's close can wait for ever for a coordinator that is away. What was not committed comes again anyway.
+STOP_S: Final = DELIVERY_S + 2.0
 #: Waiting times between tries, the last one again and again: a topic that somebody makes is found within it.
 BACK_OFF_S: Final = (1.0, 2.0, 5.0, 10.0, 30.0)
 #: What helps against refusals that people meet; others say what they are.
@@ -159,10 +161,13 @@ class Feed:
         """Ask the thread to end; :meth:`stop` waits for it."""
         self._stop.set()
 
-    def stop(self) -> None:
-        """End the thread, and leave the group."""
+    def stop(self, within_s: float = STOP_S) -> None:
+        """End the thread, and leave the group; without the broker the thread is left to end with the process."""
         self.end()
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join(within_s)
+        if self.running:
+            log.warning("sources.left_behind", source=self.source.name, why="its consumer waits for the broker")
 
     # -- the thread ---------------------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import structlog
 
-from agents.sources.feed import BACK_OFF_S, Feed, Writer
+from agents.sources.feed import BACK_OFF_S, STOP_S, Feed, Writer
 from agents.sources.values import APP
 from streams import metrics as m
 from streams.codec import Codec
@@ -102,8 +102,9 @@ class SourceFeeds:
         ending = [self._feeds[group] for group in groups]
         for feed in ending:
             feed.end()
+        until = time.monotonic() + STOP_S
         for feed in ending:
-            feed.stop()
+            feed.stop(max(0.0, until - time.monotonic()))
             _add(self._gone, feed)
         self._feeds = {group: feed for group, feed in self._feeds.items() if group not in groups}
 
