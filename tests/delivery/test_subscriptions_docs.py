@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from collections.abc import Callable
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,16 @@ import standardwebhooks
 from agents.configuration.subscriptions import read_subscriptions
 from streams.core import subscription_rules as rules
 from streams.core.delivery import endpoint, retries
+from streams.core.errors import Misconfigured
 from streams.core.subscription_rules import Known
 from streams.core.subscriptions import Calculate, Email, Forward, Subscription, Webhook
 from streams.filters import CelLanguage
 from streams.sinks import webhook, webhook_body, webhook_signature
+from streams.sinks.email_templates import Templates
 from tests.delivery.plant import START, event, subscription
 
-PAGE = (Path(__file__).parents[2] / "docs/subscriptions.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs/subscriptions.md").read_text(encoding="utf-8")
 DERIVED = {"id", "version", "created_at"}
 TABLES = {
     "[[subscription]]": Subscription,
@@ -82,6 +86,21 @@ def test_the_example_on_the_page_can_be_saved_in_production(tmp_path: Path) -> N
     known = Known(queues=("customer-events",), development=False, language=CelLanguage())
 
     assert list(read_subscriptions(file, known, {}, START, lambda reference: None)) == ["crm"]
+
+
+def test_the_mail_of_its_page_can_be_saved_when_its_template_is_written(tmp_path: Path) -> None:
+    """In the order of docs/email.md; without the template it is refused."""
+    page = (ROOT / "docs/email.md").read_text(encoding="utf-8")
+    file = tmp_path / "mail.toml"
+    file.write_text(re.findall(r"```toml\n(.*?)```", page, re.S)[0], encoding="utf-8")
+    before = Known(queues=("customer-events",), development=False, language=CelLanguage(), templates={"event": ()})
+    with pytest.raises(Misconfigured, match="there is no template 'overdue'"):
+        read_subscriptions(file, before, {}, START, lambda reference: None)
+
+    subprocess.run(["bash", "-ec", re.findall(r"```sh\n(.*?)```", page, re.S)[0]], cwd=tmp_path, check=True)
+    known = replace(before, templates=Templates(tmp_path / "templates").uses())
+
+    assert list(read_subscriptions(file, known, {}, START, lambda reference: None)) == ["overdue-mail"]
 
 
 def test_the_body_on_the_page_has_the_fields_of_a_body() -> None:
