@@ -40,7 +40,7 @@ faults: $(READY) ## every fail point, and random kill -9 storms (about 40 minute
 storm: $(READY) ## a night of 20,000 changes under kill -9, on SQLite and PostgreSQL (a quarter of an hour)
 	@$(BIN)/pytest -m long
 
-docs: $(READY) ## docs/events.md and docs/asyncapi.yaml, from the catalogue, the manifest and the schemas
+docs: $(READY) ## docs/events.md, docs/settings.md and docs/asyncapi.yaml, from the code, the manifest and the schemas
 	@$(BIN)/python -m agents.asyncapi docs
 
 bench: $(READY) ## throughput and recovery against peers in the same run

@@ -1,6 +1,6 @@
 """``docs/asyncapi.yaml`` from the manifest and the schemas: AsyncAPI 3 with Kafka bindings. ``make docs`` writes it.
 
-``python -m agents.asyncapi DIRECTORY`` writes this document and the page of events.
+``python -m agents.asyncapi DIRECTORY`` writes this document and the pages of events and settings.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-from agents.catalogue_page import page
+from agents import catalogue_page, settings_page
 from streams.codec import LocalSchemas
 from streams.kafka.manifest import Manifest, Topic
 
@@ -160,7 +160,11 @@ def _lines(value: dict[str, Any] | list[Any], depth: int) -> Iterator[str]:
 def documents() -> dict[str, str]:
     """Name of the file → its content, for everything that ``make docs`` writes."""
     manifest, schemas = Manifest.load(), LocalSchemas()
-    return {"events.md": page(), "asyncapi.yaml": text(document(manifest, schemas))}
+    return {
+        "events.md": catalogue_page.page(),
+        "settings.md": settings_page.page(),
+        "asyncapi.yaml": text(document(manifest, schemas)),
+    }
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ HEAD = """\
 `curfew events list` and `curfew events show TYPE` print the same, with the parameters of your own
 [data sources](data-sources.md). Every event is an Avro record `curfew.events.Event` with CloudEvents headers
 ([asyncapi.yaml](asyncapi.yaml)). A type is raised *always*, *when registered* (`curfew events register`), or *not yet*.
-An event for the audience *internal* goes only to routes and subscriptions that ask for it.
+A route takes events for the audience *customer* unless it says `audience = "internal"` or `"all"`. A subscription takes
+those of both audiences that reach its queue, unless it says `audience = "customer"` or `"internal"`.
 """
 
 

@@ -91,12 +91,15 @@ class Settings(BaseSettings):
         default=None, description="billing store, e.g. postgresql+psycopg://user@host/db; default SQLite in data_dir"
     )
     clock: ClockMode = Field(default=ClockMode.WALL, description="wall, or virtual for demo and tests")
-    environment: str = Field(default="development", description="development allows http and loopback webhooks")
+    environment: str = Field(
+        default="development",
+        description="development allows http and loopback webhooks; production, or any other word, refuses them",
+    )
     webhook_secrets: tuple[str, ...] = Field(
         default=("env:CURFEW_SECRET_*",), description="references of secrets that subscriptions may name, as patterns"
     )
     webhook_allow_networks: tuple[str, ...] = Field(
-        default=(), description="private networks (CIDR) that subscriptions may send to in production"
+        default=(), description="private networks (CIDR) that subscriptions may send to, if they name them too"
     )
     calculations: tuple[str, ...] = Field(
         default=(), description="calculations that subscriptions may name, each as package.module:NAME"

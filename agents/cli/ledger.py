@@ -18,7 +18,7 @@ from streams.kafka.ledger import LedgerTopics, Line, check
 from streams.kafka.positions import parse_instant
 from streams.settings import Settings
 
-app = typer.Typer(help="The account of completeness: published = delivered + pending + dead + filtered.")
+app = typer.Typer(help="The account of completeness: published = delivered + pending + dead + filtered + discarded.")
 
 COLUMNS = (
     "subscription", "queue", "published", "delivered", "pending", "dead", "filtered", "unfit", "discarded",
@@ -51,8 +51,9 @@ def ledger(
 ) -> None:
     """Account for every event of every subscription; exit code 3 if one is missing or nobody's.
 
-    published = delivered + pending + dead + filtered (+ discarded): "published" are the events of its queue since the
-    subscription is there, "filtered" those of them that it does not want, "dead" lie in dead-letters.delivery.
+    published = delivered + pending + dead + filtered + discarded: "published" are the events of its queue since the
+    subscription is there, "filtered" those of them that it does not want, "dead" lie in dead-letters.delivery,
+    "discarded" is what only replays leave out.
 
     A replay is a run of its own, below its subscription: "published" are then the events that were asked for again.
 

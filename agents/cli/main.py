@@ -44,7 +44,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "billing": ("agents.cli.billing", "The billing store: tables, imports, counts, and whether the topics agree."),
     "lag": ("agents.cli.lag", "How far consumer groups are behind."),
     "monitor": ("agents.cli.monitor", "Watch all consumer groups, and serve metrics."),
-    "ledger": ("agents.cli.ledger", "The account of completeness: published = delivered + pending + dead + filtered."),
+    "ledger": (
+        "agents.cli.ledger",
+        "The account of completeness: published = delivered + pending + dead + filtered + discarded.",
+    ),
     "bench": ("agents.cli.bench", "Measure throughput and recovery."),
     "doctor": ("agents.cli.doctor", "Check broker, registry, database, clock and topics, and say what to do."),
 }

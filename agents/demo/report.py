@@ -199,7 +199,7 @@ def _delivery_checks(lines: list[Line], got: Webhooks, webhook_subscriptions: fr
     difference = sum(line.difference for line in lines)
     open_ends = sum(line.balance.pending + line.balance.dead + line.lag + line.unreadable for line in lines)
     yield Check(
-        name="published = delivered + pending + dead + filtered",
+        name="published = delivered + pending + dead + filtered + discarded",
         holds=bool(lines) and difference == 0,
         found=f"difference {difference} over {len(lines)} subscriptions",
     )

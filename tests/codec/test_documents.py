@@ -8,16 +8,20 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic import SecretStr
+from pydantic.fields import FieldInfo
 
+from agents import settings_page
 from agents.asyncapi import document, documents, text
 from streams.codec import LocalSchemas
 from streams.core.catalogue import CATALOGUE
 from streams.kafka.manifest import Manifest
+from streams.settings import Settings
 
 DOCS = Path(__file__).parents[2] / "docs"
 
 
-@pytest.mark.parametrize("name", ["events.md", "asyncapi.yaml"])
+@pytest.mark.parametrize("name", ["events.md", "settings.md", "asyncapi.yaml"])
 def test_the_documents_are_current(name: str) -> None:
     """If not: `make docs`."""
     assert (DOCS / name).read_text(encoding="utf-8") == documents()[name], "run `make docs`"
@@ -30,6 +34,15 @@ def test_every_event_type_is_on_the_page() -> None:
     assert [name for name in CATALOGUE if f"| `{name}` |" not in page] == []
     facts = {fact for known in CATALOGUE.values() for fact in known.facts}
     assert [fact for fact in facts if f"| `facts.{fact}` |" not in page] == []
+
+
+def test_every_setting_is_on_the_page_and_no_secret_is() -> None:
+    """With the variable by which it is set."""
+    page = documents()["settings.md"]
+
+    assert [name for name in Settings.model_fields if f"| `{name}` | `CURFEW_{name.upper()}` |" not in page] == []
+    secret = settings_page._default(FieldInfo(annotation=SecretStr, default=SecretStr("hunter2")))
+    assert secret == "set"
 
 
 def test_the_yaml_is_the_document() -> None:
