@@ -7,7 +7,7 @@
 
 ``value`` is null for a tombstone. Where the value is not Avro of a known schema there is ``value_base64`` instead, and
 so for keys and header values that are not text; where the topic has no schema (dead letters) both may be there, and the
-bytes count. A line that is to be produced needs only ``key`` and ``value``.
+bytes count. A line that is to be produced needs only ``key`` and ``value``; its value must be one that workers take.
 """
 
 from __future__ import annotations
@@ -19,8 +19,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
+from agents.field_problems import field_problem
 from streams.codec import Codec
 from streams.codec.readable import MASKED, from_json, personal, to_json
+from streams.codec.wire_types import wire_class
 from streams.core.errors import Poison
 from streams.kafka.manifest import Topic
 from streams.kafka.record_keys import key_in
@@ -92,7 +96,10 @@ def headers_json(headers: Sequence[tuple[str, bytes | None]]) -> list[list[Any]]
 
 
 def parse_line(line: str, topic: Topic, codec: Codec) -> Outgoing:
-    """One line → a record, its value checked against the topic's schema; raises ValueError naming field and remedy."""
+    """One line → a record, its value checked as its reader does; raises ValueError naming field and remedy.
+
+    A value as bytes (``value_base64``) is what it is, also where nobody can read it.
+    """
     try:
         record = json.loads(line)
     except json.JSONDecodeError as error:
@@ -103,8 +110,9 @@ def parse_line(line: str, topic: Topic, codec: Codec) -> Outgoing:
         raise ValueError(f"{min(unknown)} is no field of a record: use key, value, headers, timestamp, partition")
     key = _bytes_of(record, "key")
     meant = key_in(topic, record.get("value"))
-    if meant is not None and key not in (None, meant.encode()):
-        raise ValueError(f"key is {key!r}, but {topic.name} is keyed by {topic.key}: for this value {meant!r}")
+    if meant is not None and key is not None and key != meant.encode():
+        text = key.decode("utf-8", "replace")
+        raise ValueError(f"key is {text!r}, but {topic.name} is keyed by {topic.key}: for this value {meant!r}")
     if key is None and meant is not None and record.get("partition") is None:
         key = meant.encode()
     timestamp, partition = record.get("timestamp"), record.get("partition")
@@ -135,9 +143,17 @@ def _value_of(record: dict[str, Any], topic: Topic, codec: Codec) -> bytes | Non
     assert topic.value is not None
     datum = from_json(codec.schemas.newest(topic.value).parsed, record["value"])
     try:
-        return codec.encode_datum(topic.name, topic.value, datum)
-    except (ValueError, TypeError, OverflowError) as error:  # a decimal with too many places, a number over 64 bits
+        encoded = codec.encode_datum(topic.name, topic.value, datum)
+    except (ValueError, TypeError, OverflowError) as error:  # a number over 64 bits
         raise ValueError(f"value does not fit {topic.value}: {error}") from error
+    cls = wire_class(topic.value)
+    try:
+        codec.decode(encoded, cls)
+    except Poison as error:  # otherwise a dead letter, an hour later
+        why = error.__cause__
+        detail = field_problem(why, cls) if isinstance(why, msgspec.ValidationError) else str(why or error.detail)
+        raise ValueError(f"value is no valid {topic.value}: {detail}") from error
+    return encoded
 
 
 def _bytes_of(record: dict[str, Any], name: str) -> bytes | None:

@@ -9,10 +9,12 @@ from typing import Annotated, Any
 
 import typer
 
+from agents.cli import choices
 from agents.cli.choices import refuse
 from agents.cli.output import Exit, TableOrJson, TableOrJsonOption, note, show
 from agents.configuration.changes import ByOption, author
 from agents.delivery import redrive as steps
+from agents.delivery.letter_reasons import REASONS, explained
 from agents.delivery.letters import (
     REDRIVE,
     REVEAL,
@@ -30,6 +32,7 @@ from streams.codec import Codec, Registry
 from streams.codec.readable import MASKED
 from streams.kafka import dead_letters
 from streams.kafka.admin import answering
+from streams.kafka.manifest import Manifest
 from streams.kafka.positions import parse_instant
 from streams.kafka.scan import Scanner
 from streams.settings import Settings
@@ -68,7 +71,7 @@ def list_letters(
     """
     wanted = _wanted(None, application, reason, subscription, since, key)
     with Scanner(answering(Settings().kafka())) as scanner:
-        found = list(letters(scanner, _codec(), wanted))
+        found = _found(scanner, _codec(), wanted)
     if counts:
         _show_counts(found, style)
     else:
@@ -83,7 +86,9 @@ def show_letter(
     ] = False,
     by: ByOption = None,
 ) -> None:
-    """Show one dead letter as JSON: where it is from and why it is dead. What may hold personal data is (masked).
+    """Show one dead letter as JSON: where it is from, why it is dead, and what to do.
+
+    What may hold personal data is masked: marked fields of the value, the error in its own words, a receiver's answer.
 
     Example: curfew dead-letters show dead-letters.events/0/12
     """
@@ -128,14 +133,15 @@ def redrive(
         raise typer.BadParameter("say which: a PLACE, or at least one of --app, --reason, --since, --key")
     settings, codec = Settings(), _codec()
     with Scanner(answering(settings.kafka())) as scanner:
-        found = [one for one in letters(scanner, codec, wanted) if again or not one.redriven][:most]
+        found = [one for one in _found(scanner, codec, wanted) if again or not one.redriven][:most]
         plan = planned(scanner, codec, found)
     _show_counts(found, TableOrJson.TABLE)
     refused = Counter(one.refused for one in plan if one.refused is not None)
     for why, count in refused.items():
         note(f"{count:,} cannot be sent: {why}")
-    if doubtful := sum(one.doubt is not None and one.refused is None for one in plan):
-        note(f"{doubtful:,} would come back, since they cannot be read")
+    doubts = Counter(one.doubt_reason for one in plan if one.doubt_reason is not None and one.refused is None)
+    for doubt, count in doubts.most_common():
+        note(f"{count:,} would come back: {doubt}: {'; '.join(explained(doubt))}")
     sendable = len(plan) - refused.total()
     if dry_run or not sendable:
         note(f"{sendable:,} of {len(plan):,} would be sent back; nothing has been sent")
@@ -152,6 +158,16 @@ def redrive(
         raise typer.Exit(Exit.FAILURE)
 
 
+def _found(scanner: Scanner, codec: Codec, wanted: Wanted) -> list[Letter]:
+    """The letters; a reason that no letter has, and that no worker would give, is a name that there is not."""
+    found = list(letters(scanner, codec, wanted))
+    if not found and wanted.reason is not None and wanted.reason not in REASONS:
+        there = {one.reason for one in letters(scanner, codec, Wanted(topic=wanted.topic))}
+        if wanted.reason not in there:
+            refuse(choices.unknown("dead letter with the reason", wanted.reason, there or REASONS))
+    return found
+
+
 def _codec() -> Codec:
     return Codec(Registry(Settings().schema_registry_url))
 
@@ -164,6 +180,8 @@ def _wanted(
     since: str | None,
     key: str | None,
 ) -> Wanted:
+    if application is not None:
+        choices.one_of(application, list(Manifest.load().groups), what="app", option="--app")
     topic = None if application is None else dead_letters.topic(application)
     try:
         where = Wanted(topic=topic) if place is None else parse_range(place)
@@ -199,15 +217,18 @@ def _row(letter: Letter) -> dict[str, Any]:
 def _whole(letter: Letter, codec: Codec, reveal: bool) -> dict[str, Any]:
     headers = {name: letter.text(name) for name in _PLAIN if name in letter.headers}
     hidden = {
-        "message": letter.text(f"{dead_letters.CONNECT}exception.message"),
+        "message": letter.text(f"{dead_letters.CONNECT}exception.message") or None,
         "response": letter.text("curfew-response") or None,
     }
+    what, remedy = explained(letter.reason)
     value = letter.message.value()
     assert isinstance(value, bytes | None)
     return {
         **_row(letter),
+        "explanation": what,
+        "remedy": remedy,
         "headers": headers,
-        **(hidden if reveal else dict.fromkeys(hidden, MASKED)),
+        **{name: text if reveal or text is None else MASKED for name, text in hidden.items()},
         "bytes": len(value or b""),
         **(value_json if reveal else masked_json)(codec, value),
     }

@@ -66,7 +66,7 @@ KafkaVersion = Annotated[
         help="Checksums of 4.3.0 and 3.9.2 are pinned; others are trusted on first use.",
     ),
 ]
-Output = Annotated[Format, typer.Option("--format", "-f", help="How to print: table, json or raw.")]
+Output = Annotated[Format, typer.Option("--format", "-f", help="How to print: table or json.")]
 
 
 def _place(data_dir: Path | None) -> Path:
@@ -89,10 +89,7 @@ def _plain_errors(command: Callable[P, R]) -> Callable[P, R]:
     return wrapper
 
 
-@app.command(
-    epilog="Examples:  [cyan]curfew dev start[/]  ·  [cyan]curfew dev start --fresh --kafka-version 3.9.2[/]  ·  "
-    "[cyan]curfew dev start --foreground --data-dir /tmp/kafka[/]"
-)
+@app.command()
 @_plain_errors
 def start(
     data_dir: DataDir = None,
@@ -115,6 +112,8 @@ def start(
     The first start downloads about 210 MB into the cache ($CURFEW_CACHE_DIR, else ~/.cache/curfew).
 
     Starting what already runs prints its addresses and exits with 0.
+
+    Example: curfew dev start --fresh --kafka-version 3.9.2
     """
     config = StackConfig(
         data_dir=_place(data_dir),
@@ -133,21 +132,27 @@ def start(
     _print_address("running", address, output)
 
 
-@app.command(epilog="Example:  [cyan]curfew dev prepare[/]  (in the build of an image, or before a journey)")
+@app.command()
 @_plain_errors
 def prepare(kafka_version: KafkaVersion = DEFAULT_KAFKA_VERSION) -> None:
     """Download all that a start needs, and make caches for a faster start.
 
-    Every later start is a second or two shorter. Takes half a minute and 170 MB of disk. Not needed to start.
+    Every later start is a second or two shorter. Takes half a minute and 170 MB of disk. Not needed to start; for
+    the build of an image, or before a journey.
+
+    Example: curfew dev prepare
     """
     for path in faststart.prepare(kafka_version, say):
         typer.echo(str(path))
 
 
-@app.command(epilog="Example:  [cyan]curfew dev stop[/]")
+@app.command()
 @_plain_errors
 def stop(data_dir: DataDir = None) -> None:
-    """Stop Kafka and the registry; the data stays."""
+    """Stop Kafka and the registry; the data stays.
+
+    Example: curfew dev stop
+    """
     directory = _place(data_dir)
     if daemon.stop(directory, StackConfig(data_dir=directory).stop_grace_seconds):
         typer.echo("stopped")
@@ -155,12 +160,13 @@ def stop(data_dir: DataDir = None) -> None:
         typer.echo(f"not running: {directory}")
 
 
-@app.command(
-    epilog="Examples:  [cyan]curfew dev status[/]  ·  [cyan]curfew dev status -f json | jq -r .bootstrap_servers[/]"
-)
+@app.command()
 @_plain_errors
 def status(data_dir: DataDir = None, output: Output = Format.table) -> None:
-    """Ask Kafka and the registry whether they answer; exits with 1 unless both do."""
+    """Ask Kafka and the registry whether they answer; exits with 1 unless both do.
+
+    Example: curfew dev status -f json | jq -r .bootstrap_servers
+    """
     found = daemon.status(_place(data_dir))
     if found.address is not None:
         _print_address(found.health, found.address, output)
@@ -173,7 +179,7 @@ def status(data_dir: DataDir = None, output: Output = Format.table) -> None:
     raise typer.Exit(0 if found.health == "running" else 1)
 
 
-@app.command(epilog="Examples:  [cyan]curfew dev logs[/]  ·  [cyan]curfew dev logs registry -n 100 --follow[/]")
+@app.command()
 @_plain_errors
 def logs(
     which: Annotated[Log, typer.Argument(help="Whose log.")] = Log.kafka,
@@ -181,7 +187,10 @@ def logs(
     lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many of the last lines.")] = 20,
     follow: Annotated[bool, typer.Option("--follow", help="Go on printing what is added; Ctrl-C ends it.")] = False,
 ) -> None:
-    """Print the end of a log."""
+    """Print the end of a log.
+
+    Example: curfew dev logs registry -n 100 --follow
+    """
     path = _place(data_dir) / f"{which}.log"
     if not path.is_file():
         raise StackError("There is no such log yet.", where=str(path), remedy="start the stack with `curfew dev start`")

@@ -18,7 +18,7 @@ from streams.kafka.ledger import LedgerTopics, Line, check
 from streams.kafka.positions import parse_instant
 from streams.settings import Settings
 
-app = typer.Typer(help="The account of completeness: published = delivered + pending + dead + filtered + discarded.")
+app = typer.Typer()
 
 COLUMNS = (
     "subscription", "queue", "published", "delivered", "pending", "dead", "filtered", "unfit", "discarded",
@@ -36,7 +36,7 @@ LOOK_AGAIN_S = 1.0
 _T = TypeVar("_T")
 
 
-@app.callback(invoke_without_command=True)
+@app.command()
 def ledger(
     upstream: Annotated[
         bool, typer.Option("--upstream", help="What comes before the queues: from object changes to events.")

@@ -33,12 +33,12 @@ def produce(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check every line, send nothing.")] = False,
     style: Annotated[str, typer.Option("--format", "-f", help="Only json: what consume -f json prints.")] = "json",
 ) -> None:
-    """Write JSON lines from stdin as records: {"key": …, "value": {…}, "headers": [[name, text]]}.
+    r"""Write JSON lines from stdin as records: {"key": …, "value": {…}, "headers": [\[name, text]]}.
 
-    Values are checked against the topic's schema; the first bad line ends it, nothing of that line is sent. Exit code 2
-    for a topic that the manifest does not know.
+    Values are checked as the worker that reads the topic does; the first bad line ends it, nothing of that line is
+    sent. Exit code 2 for a topic that the manifest does not know.
 
-    Example: curfew consume queue.operations -e -f json | curfew produce queue.field-service
+    Example: curfew produce billing.service --dry-run < docs/examples/services.jsonl
     """
     if style != "json":
         raise typer.BadParameter("produce reads json only", param_hint="--format")

@@ -15,10 +15,10 @@ from streams.core.errors import Misconfigured
 from streams.settings import Settings
 from streams.sinks.secrets import DEFAULT_ALLOWED, SecretError, Secrets
 
-app = typer.Typer(help="Receive webhooks on this machine, verify and print them.", invoke_without_command=True)
+app = typer.Typer()
 
 
-@app.callback()
+@app.command()
 def receive(
     secret_ref: Annotated[
         list[str], typer.Option(help="Reference of the secret, env:NAME or file:PATH; again for a second one.")
@@ -33,9 +33,12 @@ def receive(
     fail_first: Annotated[int, typer.Option(help="Fail only the first so many requests of a webhook-id.")] = 0,
     retry_after: Annotated[str | None, typer.Option(help="Send this Retry-After with a failure.")] = None,
 ) -> None:
-    """Listen until Ctrl-C.
+    r"""Receive webhooks on this machine, verify and print them, until Ctrl-C.
 
-    Example: [cyan]CURFEW_SECRET_CRM=whsec_… curfew receive --secret-ref env:CURFEW_SECRET_CRM --port 8085[/]
+    It may look up secrets in variables CURFEW_SECRET_*; others, and files, are allowed by the setting webhook_secrets,
+    as in CURFEW_WEBHOOK_SECRETS='\["file:/run/secrets/*"]'.
+
+    Example: CURFEW_SECRET_CRM=whsec_… curfew receive --secret-ref env:CURFEW_SECRET_CRM --port 8085
     """
     secrets = Secrets(getattr(Settings(), "webhook_secrets", DEFAULT_ALLOWED))
     try:

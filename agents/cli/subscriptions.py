@@ -23,11 +23,12 @@ from agents.configuration.changes import ByOption, as_row, history, live_graph, 
 from agents.configuration.records import read_records
 from agents.configuration.subscriptions import read_subscriptions
 from agents.delivery.dispatch import email_sender
-from agents.delivery.subscription_status import read_status
+from agents.delivery.subscription_status import read_status, read_statuses
 from streams.codec import Codec, Registry
 from streams.core.catalogue import CATALOGUE, nearest_types
 from streams.core.delivery.messages import Verdict
 from streams.core.delivery.recipients import is_address
+from streams.core.delivery.status import Status
 from streams.core.errors import Misconfigured
 from streams.core.events import Event, text
 from streams.core.ids import derive, instant_text
@@ -128,12 +129,15 @@ def apply(
 
 @app.command("list")
 def list_subscriptions(style: TableOrJsonOption = TableOrJson.TABLE) -> None:
-    """List the subscriptions that are in force.
+    """List the subscriptions that are in force, and how each fares now: active, failing, disabled, paused, inactive.
 
     Example: curfew subscriptions list -f json
     """
-    rows = [_row(subscription) for _, subscription in sorted(_live().items())]
-    show(rows, style, columns=("name", "version", "state", "queue", "event_types", "ordering", "action"))
+    live = [subscription for _, subscription in sorted(_live().items())]
+    found = read_statuses(Settings(), live)
+    rows = [_row(one, found[one.id]) for one in live]
+    reason = ("reason",) if any(row["reason"] for row in rows) else ()
+    show(rows, style, columns=("name", "version", "state", *reason, "queue", "event_types", "ordering", "action"))
 
 
 @app.command("show")
@@ -374,8 +378,7 @@ def _one(name: str) -> Subscription:
     return live[name]
 
 
-def _row(subscription: Subscription) -> dict[str, Any]:
-    state = "paused" if subscription.paused else "active"
+def _row(subscription: Subscription, status: Status) -> dict[str, Any]:
     if subscription.forward is not None:
         action = f"forward to {subscription.forward.queue}"
     else:
@@ -384,7 +387,8 @@ def _row(subscription: Subscription) -> dict[str, Any]:
         action = f"calculation {subscription.calculation.name}"
     return {
         **msgspec.to_builtins(subscription),
-        "state": state if subscription.active else "inactive",
+        "state": status.state.value,
+        "reason": status.reason,
         "event_types": list(subscription.event_types) or ["all"],
         "action": action,
     }

@@ -35,7 +35,7 @@ def worker(
 ) -> None:
     """Run one worker in the foreground until SIGTERM or Ctrl-C.
 
-    Example: curfew worker events --instance a --health-port 8090
+    Example: curfew worker events --instance a --health-port 9400
     """
     from agents.worker import WORKERS, build
 

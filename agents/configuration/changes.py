@@ -6,7 +6,7 @@ import getpass
 import json
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
 
@@ -19,6 +19,7 @@ from streams.codec import Codec
 from streams.core.audit import AuditEntry
 from streams.core.errors import Misconfigured, Transient
 from streams.core.graph import GRAPH, Graph
+from streams.core.ids import instant_text
 from streams.core.sources import DataSource, extended
 from streams.kafka.admin import answering
 from streams.settings import Settings
@@ -111,20 +112,27 @@ def history(settings: Settings, codec: Codec, what: str, name: str | None) -> li
 def as_row(entry: AuditEntry) -> dict[str, Any]:
     """An entry for people and programs: ``changes`` are the fields that differ."""
     before, after = json.loads(entry.before or "{}"), json.loads(entry.after or "{}")
-    differing = [
-        f"{field}: {_short(before.get(field))} → {_short(after.get(field))}"
-        for field in {**before, **after}
-        if before.get(field) != after.get(field)
-    ]
     return {
-        "at": entry.at.isoformat(),
+        "at": instant_text(entry.at),
         "by": entry.by,
         "name": entry.name,
         "action": entry.action,
-        "changes": differing if entry.action == "changed" else [],
+        "changes": list(_differing(before, after)) if entry.action == "changed" else [],
         "before": json.loads(entry.before) if entry.before is not None else None,
         "after": json.loads(entry.after) if entry.after is not None else None,
     }
+
+
+def _differing(before: Mapping[str, Any], after: Mapping[str, Any], path: str = "") -> Iterator[str]:
+    """The fields that differ, ``webhook.url: … → …`` where both are tables with others beside it."""
+    for field in {**before, **after}:
+        old, new = before.get(field), after.get(field)
+        if old == new:
+            continue
+        if isinstance(old, dict) and isinstance(new, dict):
+            yield from _differing(old, new, f"{path}{field}.")
+        else:
+            yield f"{path}{field}: {_short(old)} → {_short(new)}"
 
 
 def _short(value: object) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from agents.field_problems import field_problem
 from streams.core.errors import Misconfigured
 from streams.core.event_rules import EventRule
 
@@ -60,4 +61,4 @@ def _rule(table: Any) -> EventRule:
     try:
         return msgspec.convert(table, EventRule)
     except msgspec.ValidationError as error:
-        raise Misconfigured(str(error)) from error
+        raise Misconfigured(field_problem(error, EventRule)) from error

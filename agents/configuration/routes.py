@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from agents.field_problems import field_problem
 from streams.core.errors import Misconfigured
 from streams.core.graph import GRAPH, Graph
 from streams.core.routing import Route, problems
@@ -61,4 +62,4 @@ def _route(table: dict[str, Any]) -> Route:
     try:
         return msgspec.convert(table, Route)
     except msgspec.ValidationError as error:
-        raise Misconfigured(str(error)) from error
+        raise Misconfigured(field_problem(error, Route)) from error

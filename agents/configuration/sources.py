@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
+from agents.field_problems import field_problem
 from streams.core.errors import Misconfigured
 from streams.core.sources import DataSource, SourceRow, SourceTopic, Unusable, problems, row_of, succeed
 
@@ -64,7 +65,7 @@ def _source(table: dict[str, Any]) -> DataSource:
     try:
         return msgspec.convert(table, DataSource)
     except msgspec.ValidationError as error:
-        raise Misconfigured(str(error)) from error
+        raise Misconfigured(field_problem(error, DataSource)) from error
 
 
 def _no_strangers(table: Mapping[str, Any], known: tuple[str, ...], prefix: str) -> None:

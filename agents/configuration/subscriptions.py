@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
+from agents.field_problems import field_problem
 from streams.core.errors import Misconfigured
 from streams.core.subscription_rules import Known, problems
 from streams.core.subscriptions import Calculate, Email, Forward, Subscription, Webhook, kept, succeed
@@ -84,7 +85,7 @@ def _subscription(table: dict[str, Any], now: datetime) -> Subscription:
     try:
         return msgspec.convert({**table, "id": "", "version": 0, "created_at": now}, Subscription)
     except msgspec.ValidationError as error:
-        raise Misconfigured(str(error)) from error
+        raise Misconfigured(field_problem(error, Subscription)) from error
 
 
 def _no_strangers(table: Mapping[str, Any], known: tuple[str, ...], prefix: str) -> None:

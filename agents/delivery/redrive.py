@@ -13,8 +13,10 @@ from typing import Any, Final
 
 from confluent_kafka import KafkaException, Message, Producer
 
+from agents.delivery.letter_reasons import explained, incurable
 from agents.delivery.units import REOPENS
 from streams.codec import Codec
+from streams.codec.wire_types import wire_class
 from streams.core.delivery import hops
 from streams.core.delivery.messages import Header, Reopen
 from streams.core.errors import Poison, Transient
@@ -40,6 +42,8 @@ _ADDED: Final = (dead_letters.CONNECT, dead_letters.SPRING, "curfew-", FROM, COU
 PARTITION_UA: Final = -1
 #: What the loop guard has counted stays: a redrive is no way around it.
 _KEPT: Final = (hops.HOPS, hops.PATH, hops.REPLAY)
+#: Reasons that reading a value again confirms or not.
+_OF_READING: Final = frozenset({"not_avro", "unknown_schema_id", "wrong_type", "undecodable", "invalid"})
 UNIT: Final = "curfew-unit-id"
 
 
@@ -56,6 +60,11 @@ class Step:
     headers: tuple[tuple[str, bytes | None], ...]
     refused: str | None = None
     doubt: str | None = None
+
+    @property
+    def doubt_reason(self) -> str | None:
+        """The code with which ``doubt`` begins; the rest may quote the record."""
+        return None if self.doubt is None else self.doubt.partition(":")[0]
 
     @property
     def replays(self) -> int:
@@ -143,7 +152,7 @@ def _step(message: Message, codec: Codec, manifest: Manifest, exists: Callable[[
         value=value,
         headers=(*original, (FROM, place.encode()), (COUNT, str(count).encode())),
         refused=_refusal(topic, headers, exists),
-        doubt=_doubt(topic, value, codec, manifest),
+        doubt=_doubt(topic, value, codec, manifest, headers.get("curfew-reason", b"").decode("utf-8", "replace")),
     )
 
 
@@ -228,13 +237,16 @@ def _exists(scanner: Scanner, topic: str) -> bool:
         raise Transient(f"cannot ask Kafka about {topic}: {error.args[0].str()}") from error
 
 
-def _doubt(topic: str, value: bytes | None, codec: Codec, manifest: Manifest) -> str | None:
-    """Why it would come back, as far as can be seen without handling it: it cannot be read."""
+def _doubt(topic: str, value: bytes | None, codec: Codec, manifest: Manifest, reason: str) -> str | None:
+    """Why it would come back, as far as can be seen without handling it: it cannot be read, or is itself at fault."""
     known = manifest.topics.get(topic)
-    if value is None or known is None or known.value is None:
+    if known is None:
         return None
-    try:
-        decoded = codec.decode_any(value)
-    except Poison as error:
-        return str(error)
-    return None if decoded.name == known.value else f"{topic} takes {known.value}, this is {decoded.name}"
+    if value is not None and known.value is not None:
+        try:
+            codec.decode(value, wire_class(known.value))
+        except Poison as error:
+            return str(error)
+        if reason in _OF_READING:  # it can be read by now: there is a newer schema, or a newer Curfew
+            return None
+    return f"{reason}: {'; '.join(explained(reason))}" if incurable(reason) else None

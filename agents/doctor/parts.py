@@ -85,4 +85,5 @@ def secrets(settings: Settings) -> Iterator[Finding]:
             remedy=remedy or "set it where the watchdog runs",
         )  # fmt: skip
     if not found:
-        yield Finding(check="secrets", status=Status.OK, finding=f"those of {len(subscriptions)} subscriptions are set")
+        where = "are set in this process; workers elsewhere have their own"
+        yield Finding(check="secrets", status=Status.OK, finding=f"those of {len(subscriptions)} subscriptions {where}")

@@ -72,9 +72,10 @@ def from_json(schema: Any, value: Any, path: str = "value", named: Named | None 
     kind, logical = _kinds(schema)
     if logical is not None:
         try:
-            return _READ_LOGICAL[logical](value)
+            found = _READ_LOGICAL[logical](value)
         except (ValueError, TypeError, AttributeError, InvalidOperation):
             raise ValueError(f"{path} must be {_EXAMPLE[logical]}, not {value!r}") from None
+        return _within(schema, found, path) if logical == "decimal" else found
     if kind == "record":
         return _from_record(schema, value, path, named)
     if kind == "array" and isinstance(value, list):
@@ -192,6 +193,20 @@ def _decimal(value: str | int) -> Decimal:
     if isinstance(value, float | bool):
         raise TypeError("money is never a float")
     return Decimal(value)
+
+
+def _within(schema: dict[str, Any], value: Decimal, path: str) -> Decimal:
+    """``value``, if the schema's decimals have room for it: fastavro would not say which field was wrong."""
+    if not value.is_finite():
+        raise ValueError(f"{path} must be {_EXAMPLE['decimal']}, not '{value}'")
+    _, digits, exponent = value.as_tuple()
+    assert isinstance(exponent, int)  # it is finite
+    places, before = schema.get("scale", 0), schema["precision"] - schema.get("scale", 0)
+    if -exponent > places:
+        raise ValueError(f"{path} is {value}: it has {-exponent} decimals, and there is room for {places}; round it")
+    if len(digits) + exponent > before:
+        raise ValueError(f"{path} is {value}: there is room for {before} digits before the point")
+    return value
 
 
 _READ_LOGICAL: dict[str, Callable[[Any], Any]] = {

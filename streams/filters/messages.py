@@ -18,6 +18,9 @@ _WORDING: Final[Sequence[tuple[str, str]]] = (
     (r"\bbool\b", "boolean"),
     (r" \(in container ''\)", ""),
 )
+#: How a value is written that is no text and no number.
+_LITERAL: Final = {"date": 'date("2026-03-01")', "instant": 'timestamp("2026-03-01T00:00:00Z")',
+                   "boolean": "true or false without quotes"}  # fmt: skip
 
 
 def explain(expression: str, error: str, tokens: Sequence[Token], types: Mapping[str, str]) -> str:
@@ -42,8 +45,38 @@ def explain(expression: str, error: str, tokens: Sequence[Token], types: Mapping
         sides = mismatch[2]
         for pattern, ours in _WORDING:
             sides = re.sub(pattern, ours, sides)
-        return at(expression, offset, f"{mismatch[1].strip('_@')} cannot be used on {sides}")
+        return at(
+            expression, offset, f"{mismatch[1].strip('_@')} cannot be used on {sides}{_remedy(expression, sides)}"
+        )
+    if "'<EOF>'" in text:
+        return at(expression, offset, f"it is incomplete, {_lacking(text)}")
     return at(expression, offset, unspoken(text.partition(", expecting")[0].partition(" expecting {")[0]))
+
+
+def _remedy(expression: str, sides: str) -> str:
+    """How to write the literal, where one of the two sides is a text and the other is none."""
+    types = set(re.findall(r"\w+", sides)) - {"list"}
+    if len(types) != 2 or "string" not in types:
+        return ""
+    [other] = types - {"string"}
+    if other in _LITERAL:
+        return f": write {_LITERAL[other]}"
+    quoted = re.search(r"([\"'])(-?\d+(?:\.\d+)?)\1", expression)
+    if other in ("decimal", "long"):
+        example = "10.00" if other == "decimal" else "10"
+        return (
+            f": write {quoted[2]} without quotes"
+            if quoted
+            else f': write {example} for a number, "{example}" for a text'
+        )
+    return ""
+
+
+def _lacking(text: str) -> str:
+    missing = re.search(r"missing '([^']+)' at", text)
+    return (
+        f"{missing[1]} is missing at its end" if missing else 'something is missing at its end, as in facts.to == "x"'
+    )
 
 
 def _unknown(name: str, tokens: Sequence[Token], offset: int, types: Mapping[str, str]) -> str:

@@ -16,8 +16,11 @@ def rows(
     topic: str,
     prefixes: tuple[bytes, ...],
     wanted: Callable[[bytes, bytes], bool] = lambda key, value: True,
+    slim: Callable[[bytes, bytes], bytes] = lambda key, value: value,
 ) -> Rows:
     """Those whose keys begin with one of ``prefixes`` and that are ``wanted``; none where there is no such topic.
+
+    What ``slim`` makes of a value is kept, where whole ones would be too much memory.
 
     Raises Transient when Kafka does not answer.
     """
@@ -30,5 +33,5 @@ def rows(
         if value is None or not key.startswith(prefixes) or not wanted(key, value):
             kept.pop(where, None)
         else:
-            kept[where] = value
+            kept[where] = slim(key, value)
     return kept

@@ -41,7 +41,8 @@ class Secrets:
             name = os.path.realpath(name)
         if not any(fnmatchcase(f"{kind}:{name}", pattern) for pattern in self._allowed):
             raise SecretError(
-                f"{reference} is not allowed here; add it to the setting webhook_secrets of the worker "
+                f"{reference} is not allowed here; add it to the setting webhook_secrets (CURFEW_WEBHOOK_SECRETS, "
+                f"a JSON list) of the process that reads it "
                 f"(now {', '.join(self._allowed) or 'empty'})"
             )
         return key_bytes(self._read(kind, name, reference), reference)

@@ -21,7 +21,7 @@ from streams.core.delivery.units import State as UnitState
 from streams.core.delivery.units import Unit
 from streams.core.plan_change.board import Line, Stage, entry, lines
 from streams.core.plan_change.machine import Change, State
-from streams.core.subscriptions import Email, Forward, Subscription, Webhook
+from streams.core.subscriptions import Calculate, Email, Forward, Subscription, Webhook
 from tests.plan_changes.makers import DEADLINE, NOON, pending
 from tests.support.kafka_io import wait_until
 
@@ -161,6 +161,7 @@ def test_an_endpoint_that_fails_says_why_and_when_it_is_tried_again() -> None:
         ({}, "webhook of crm.example"),
         ({"webhook": None, "forward": Forward(queue="partner")}, "queue.partner"),
         ({"webhook": None, "email": Email(subject="x", to_parameters=("account.email",))}, "mail to account.email"),
+        ({"webhook": None, "calculation": Calculate(name="totals")}, "calculation totals"),
     ],
 )
 def test_a_receiver_is_named_without_what_would_let_others_write_to_it(receiver: dict[str, Any], said: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import subprocess
@@ -48,12 +49,12 @@ def test_every_command_can_be_loaded_and_explains_itself(name: str, offline: Cur
 
 def _every(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
     """Each command that does something, with the words that call it."""
+    if not isinstance(command, TyperGroup) or command.invoke_without_command:
+        yield " ".join(path), command
     if isinstance(command, TyperGroup):
         context = typer.Context(command)
         for name in command.list_commands(context):
             yield from _every(command.get_command(context, name), (*path, name))
-    else:
-        yield " ".join(path), command
 
 
 EVERY = dict(_every(GROUP))
@@ -66,6 +67,17 @@ def test_every_command_has_an_example(words: str) -> None:
 
     assert "Example" in text
     assert f"curfew {words}" in text.partition("Example")[2]
+
+
+@pytest.mark.parametrize("words", EVERY)
+def test_help_shows_the_whole_docstring(words: str, offline: Curfew, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Words in brackets are taken for markup, and a group's own help would stand in its place."""
+    monkeypatch.setattr("typer.rich_utils.MAX_WIDTH", 1_000)
+    docstring = inspect.cleandoc(EVERY[words].callback.__doc__).replace("\\[", "[").replace("\b", "")
+
+    shown = " ".join(offline(*words.split(), "--help").out.split())
+
+    assert " ".join(docstring.split()) in shown
 
 
 def test_formats_have_the_same_names_everywhere() -> None:

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from streams.codec import Codec, LocalIds, LocalSchemas, codec
 from streams.codec.golden import examples
 from streams.codec.reader import compile_reader
+from streams.codec.wire_types import wire_classes
 from streams.core.errors import Poison
 from streams.core.objects import Invoice, InvoiceChange, Membership, Op, ServicePlan, ServicePlanChange
-from tests.golden.wire_types import wire_classes
 
 SCHEMAS = LocalSchemas()
 IDS = LocalIds(SCHEMAS)

@@ -7,31 +7,27 @@ from dataclasses import replace
 
 import pytest
 
+from agents.delivery.subscription_status import _slim, statuses
 from streams.core.delivery import made, units
 from streams.core.delivery.endpoint import Health
 from streams.core.delivery.messages import Verdict
-from streams.core.delivery.status import Status, status
-from streams.core.delivery.units import Disabled, Unit
+from streams.core.delivery.status import Status
 from streams.core.subscriptions import Subscription, Webhook
 from tests.delivery.plant import Plant, event, subscription
 from tests.delivery.receiving import SECRET, SECRET_REF, sender
 from tests.delivery.test_redrive import fails
 from tests.delivery.test_replay import command, replay
 
+KINDS = (units.UNIT, units.ENDPOINT, units.LANE)
+
 
 def shown(plant: Plant, name: str = "crm") -> Status:
-    """As the command reads it."""
+    """As the commands read it."""
     one: Subscription = plant.catalogue.subscriptions[name]
-    rows = [(key, value) for key, value in plant.store.scan(b"")]
-    healths: list[Health] = [made.decode_health(value) for _, value in plant.rows_made.scan(made.endpoint_key(one.id))]
-    return status(
-        one,
-        open_units=[units.decode(value, Unit) for key, value in rows if key.startswith(units.UNIT)],
-        parked_keys=sum(key.startswith(units.LANE) for key, _ in rows),
-        gone=next((units.decode(value, Disabled) for key, value in rows if key.startswith(units.ENDPOINT)), None),
-        health=healths[0] if healths else None,
-        now_ms=int(plant.clock.at.timestamp() * 1000),
-    )
+    rows = {(0, key): _slim(key, value) for key, value in plant.store.scan(b"") if key.startswith(KINDS)}
+    health = {(0, key): value for key, value in plant.rows_made.scan(made.ENDPOINT)}
+    now_ms = int(plant.clock.at.timestamp() * 1000)
+    return statuses(plant.catalogue.subscriptions.values(), rows, health, now_ms)[one.id]
 
 
 def test_nothing_happened_yet_is_active_with_nothing_to_tell() -> None:
@@ -39,6 +35,16 @@ def test_nothing_happened_yet_is_active_with_nothing_to_tell() -> None:
 
     assert (found.state, found.reason, found.endpoint) == ("active", None, None)
     assert (found.waiting, found.retrying, found.in_flight, found.oldest_accepted_at) == (0, 0, 0, None)
+
+
+def test_the_failures_of_one_subscription_are_not_those_of_another() -> None:
+    """`subscriptions list` reads the rows of all at once."""
+    plant = Plant(subscription(schedule_s=(0, 60)), subscription(name="other", id="other-id"))
+    crm = [one for one in plant.attempts(plant.feed(event(1, "A1"))) if one.subscription == "crm"]
+    plant.answer(crm, fails(1))
+
+    assert (shown(plant).state, shown(plant).reason) == ("failing", "http_500")
+    assert (shown(plant, "other").state, shown(plant, "other").reason) == ("active", None)
 
 
 def test_what_waits_is_told_apart_from_what_is_retried_and_from_replays() -> None:

@@ -11,8 +11,8 @@ from streams.codec.compat import field_differences
 from streams.codec.golden import Example, examples, read_body
 from streams.codec.readable import to_json
 from streams.codec.released import changed, release, released
+from streams.codec.wire_types import wire_classes
 from streams.core.errors import Misconfigured
-from tests.golden.wire_types import wire_classes
 
 SCHEMAS = LocalSchemas()
 EXAMPLES = list(examples(SCHEMAS))

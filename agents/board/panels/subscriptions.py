@@ -171,6 +171,8 @@ def _receiver(one: Subscription) -> str:
         return f"webhook of {urlsplit(one.webhook.url).netloc.rpartition('@')[2]}"
     if one.forward is not None:
         return f"queue.{one.forward.queue}"
+    if one.calculation is not None:
+        return f"calculation {one.calculation.name}"
     addresses = () if one.email is None else (*one.email.to, *one.email.to_parameters)
     return f"mail to {', '.join(addresses)}"
 
