@@ -15,6 +15,7 @@ from agents.delivery.letters import Letter
 from agents.delivery.redrive import steps
 from streams.codec import Codec, LocalSchemas
 from streams.codec.golden import examples
+from streams.codec.readable import MASKED
 from streams.codec.registry import LocalIds
 from streams.kafka.manifest import Manifest
 from tests.cli.curfew import Curfew
@@ -97,7 +98,7 @@ def test_a_letter_says_why_it_is_dead_without_quoting_it() -> None:
     shown = _whole(letter, CODEC, reveal=False)
 
     assert (shown["explanation"], shown["remedy"]) == REASONS["wrong_key"]
-    assert shown["message"] == "(masked: --reveal)"
+    assert shown["message"] == MASKED
     assert shown["response"] is None
     assert "ana@example.com" not in str(shown)
 
