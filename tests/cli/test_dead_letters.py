@@ -55,8 +55,11 @@ def test_a_redrive_brings_all_back_as_they_were_and_a_second_one_finds_none(
     rest = curfew("dead-letters", "redrive", *which, "--yes")
     none = curfew("dead-letters", "redrive", *which, "--yes")
     counts = json.loads(curfew("dead-letters", "list", *which, "--counts", "-f", "json").out)
+    misspelt = curfew("dead-letters", "list", "--app", "usage", "--reason", f"{unique('reason')}s")
 
     assert (dry.code, untouched) == (0, [])
+    assert (misspelt.code, misspelt.out) == (2, "")
+    assert f"did you mean '{unique('reason')}'" in misspelt.err
     assert f"{COUNT} of {COUNT} would be sent back; nothing has been sent" in dry.err
     assert "50 of 50 sent back" in first.err
     assert "150 of 150 sent back" in rest.err

@@ -135,6 +135,10 @@ def _raw(kafka: Brokers, topic: str) -> list[tuple[bytes, bytes | None, Any, int
         ('{"key": "a", "value": {}}', "line 2: value.event_id is missing: Event needs it"),
         (json.dumps({"key": "a", "value": {**_event(1), "sequence": "1"}}), "line 2: value.sequence must be a long"),
         (json.dumps({"key": "a", "value": {**_event(1), "sequence": 2**63}}), "line 2: value does not fit"),
+        (
+            json.dumps({"key": "a", "value": {**_event(1), "audience": "all"}}),
+            "line 2: value is no valid curfew.events",
+        ),
         ('{"key": "a", "value": null, "headers": ["x"]}', "line 2: headers must be pairs"),
         ('{"key": null, "value": null, "partition": 4}', "line 2: partition is 4, but"),
         ('{"key": "a", "value_base64": "%"}', "line 2: value_base64 is not base64"),
