@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import tomllib
 from collections.abc import Collection
 from dataclasses import fields
 from decimal import Decimal
@@ -12,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from agents.configuration.tables import no_strangers, read_tables, refuse
 from agents.field_problems import field_problem
 from streams.core.errors import Misconfigured
 from streams.core.graph import GRAPH, Graph
@@ -27,15 +26,7 @@ def read_routes(path: Path, queues: Collection[str] | None, graph: Graph | None 
     ``queues`` are the names of those that exist, ``graph`` says which parameters there are; None leaves that check out.
     """
     language = CelLanguage()
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"), parse_float=Decimal)
-    except OSError as error:
-        raise Misconfigured(f"{path} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise Misconfigured(f"{path} is not TOML: {error}") from error
-    tables = document.get("route")
-    if set(document) != {"route"} or not isinstance(tables, list) or not tables:
-        raise Misconfigured(f"{path}: a file of routes has [[route]] tables, at least one, and nothing else")
+    tables = read_tables(path, "route", "routes", Decimal)
     found: list[str] = []
     routes: dict[str, Route] = {}
     for number, table in enumerate(tables, 1):
@@ -49,16 +40,12 @@ def read_routes(path: Path, queues: Collection[str] | None, graph: Graph | None 
             found.append(f"route {name}: the name is used twice; the last one would silently win")
         routes[route.name] = route
         found.extend(f"route {name}: {problem}" for problem in problems(route, queues, language, graph))
-    if found:
-        raise Misconfigured(f"{path}: nothing was saved.\n" + "\n".join(f"  {problem}" for problem in found))
+    refuse(path, found)
     return list(routes.values())
 
 
 def _route(table: dict[str, Any]) -> Route:
-    for key in table:
-        if key not in _FIELDS:
-            near = difflib.get_close_matches(key, _FIELDS, n=1) or _FIELDS
-            raise Misconfigured(f"there is no field {key!r}; did you mean {', '.join(near)}?")
+    no_strangers(table, _FIELDS)
     try:
         return msgspec.convert(table, Route)
     except msgspec.ValidationError as error:

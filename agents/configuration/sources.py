@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import csv
-import difflib
 import json
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from decimal import Decimal
@@ -14,6 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
+from agents.configuration.tables import no_strangers, read_tables, refuse
 from agents.field_problems import field_problem
 from streams.core.errors import Misconfigured
 from streams.core.sources import DataSource, SourceRow, SourceTopic, Unusable, problems, row_of, succeed
@@ -29,7 +28,7 @@ def read_sources(path: Path, existing: Mapping[str, DataSource]) -> dict[str, Da
     problem of the file."""
     found: list[str] = []
     wanted: dict[str, DataSource] = {}
-    for number, table in enumerate(_tables(path), 1):
+    for number, table in enumerate(read_tables(path, "source", "data sources"), 1):
         name = table.get("name", f"number {number}")
         try:
             source = _source(table)
@@ -40,39 +39,18 @@ def read_sources(path: Path, existing: Mapping[str, DataSource]) -> dict[str, Da
             found.append(f"source {name}: the name is used twice; the last one would silently win")
         found.extend(f"source {name}: {problem}" for problem in problems(source))
         wanted[source.name] = succeed(existing.get(source.name), source)
-    if found:
-        raise Misconfigured(f"{path}: nothing was saved.\n" + "\n".join(f"  {problem}" for problem in found))
+    refuse(path, found)
     return wanted
 
 
-def _tables(path: Path) -> list[dict[str, Any]]:
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise Misconfigured(f"{path} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise Misconfigured(f"{path} is not TOML: {error}") from error
-    tables = document.get("source")
-    if set(document) != {"source"} or not isinstance(tables, list) or not tables:
-        raise Misconfigured(f"{path}: a file of data sources has [[source]] tables, at least one, and nothing else")
-    return tables
-
-
 def _source(table: dict[str, Any]) -> DataSource:
-    _no_strangers(table, _FIELDS, "")
+    no_strangers(table, _FIELDS, str)
     if isinstance(table.get("topic"), dict):
-        _no_strangers(table["topic"], _TOPIC_FIELDS, "topic.")
+        no_strangers(table["topic"], _TOPIC_FIELDS, "topic.{}".format)
     try:
         return msgspec.convert(table, DataSource)
     except msgspec.ValidationError as error:
         raise Misconfigured(field_problem(error, DataSource)) from error
-
-
-def _no_strangers(table: Mapping[str, Any], known: tuple[str, ...], prefix: str) -> None:
-    for key in table:
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1) or known
-            raise Misconfigured(f"there is no field {prefix}{key}; did you mean {', '.join(near)}?")
 
 
 def read_rows_file(path: Path, source: DataSource) -> list[SourceRow]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from datetime import datetime
@@ -13,6 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
+from agents.configuration.tables import no_strangers, read_tables, refuse
 from agents.field_problems import field_problem
 from streams.core.errors import Misconfigured
 from streams.core.subscription_rules import Known, problems
@@ -39,7 +38,7 @@ def read_subscriptions(
     """
     found: list[str] = []
     wanted: dict[str, Subscription] = {}
-    for number, table in enumerate(_tables(path), 1):
+    for number, table in enumerate(read_tables(path, "subscription", "subscriptions", Decimal), 1):
         name = table.get("name", f"number {number}")
         try:
             subscription = _subscription(table, now)
@@ -57,39 +56,16 @@ def read_subscriptions(
             wrong += [problem for one in references if one is not None and (problem := secret_problem(one)) is not None]
         found.extend(f"subscription {name}: {problem}" for problem in dict.fromkeys(wrong))
         wanted[subscription.name] = succeed(before, subscription)
-    if found:
-        raise Misconfigured(f"{path}: nothing was saved.\n" + "\n".join(f"  {problem}" for problem in found))
+    refuse(path, found)
     return wanted
 
 
-def _tables(path: Path) -> list[dict[str, Any]]:
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"), parse_float=Decimal)
-    except OSError as error:
-        raise Misconfigured(f"{path} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise Misconfigured(f"{path} is not TOML: {error}") from error
-    tables = document.get("subscription")
-    if set(document) != {"subscription"} or not isinstance(tables, list) or not tables:
-        raise Misconfigured(
-            f"{path}: a file of subscriptions has [[subscription]] tables, at least one, and nothing else"
-        )
-    return tables
-
-
 def _subscription(table: dict[str, Any], now: datetime) -> Subscription:
-    _no_strangers(table, _FIELDS, "")
+    no_strangers(table, _FIELDS, str)
     for name, cls in _ACTIONS.items():
         if isinstance(table.get(name), dict):
-            _no_strangers(table[name], tuple(field.name for field in fields(cls)), f"{name}.")
+            no_strangers(table[name], tuple(field.name for field in fields(cls)), f"{name}.{{}}".format)
     try:
         return msgspec.convert({**table, "id": "", "version": 0, "created_at": now}, Subscription)
     except msgspec.ValidationError as error:
         raise Misconfigured(field_problem(error, Subscription)) from error
-
-
-def _no_strangers(table: Mapping[str, Any], known: tuple[str, ...], prefix: str) -> None:
-    for key in table:
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1) or known
-            raise Misconfigured(f"there is no field {prefix}{key}; did you mean {', '.join(near)}?")
