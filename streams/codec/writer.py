@@ -1,164 +1,237 @@
 """A writer compiled for one record schema: dataclass → Avro bytes, without a datum in between.
 
-Events and findings are maps of values, and fastavro looks for the branch of the union anew for each value: that was the
-dearest step on the way of an event. Here a value's Python type says the branch. Only schemas of plain fields, lists of
-texts or records and maps of values are compiled; the others stay with fastavro. The bytes are the same.
+There are many small records, and to find for each value what the schema says of it was the dearest step on the way of
+an event. Here the schema becomes Python once, and the values of a record become one string: each character is one byte
+(Latin-1), so that Python puts all of them together, lengths and texts, in a single step. A text that is not ASCII is
+turned into the characters of its UTF-8 bytes first. The bytes are those of fastavro.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from io import BytesIO
-from operator import attrgetter
 from typing import Any
-
-from fastavro import schemaless_writer
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EPOCH_DAY = date(1970, 1, 1).toordinal()
 _MS = timedelta(milliseconds=1)
-_LONGS = range(-(2**63), 2**63)
-#: Names and states come again and again; a memo without a bound would keep every text that was ever sent.
-_MEMO = 8_192
-#: Texts from this length on are not likely to come again; ids of events, which never do, have 36 characters.
-_SHORT, _NAME = 64, 32
+#: Names of facts and parameters come again and again; without a bound, whatever anybody uses as a name would stay.
+_KNOWN_NAMES = 8_192
 
-Write = Callable[[Any], bytes]
+Write = Callable[[Any], str]
 
 
-def compile_writer(parsed: Any) -> Write | None:
-    """Object → the body of its record (without the wire format's header), or None when the schema has other types.
+class _Other(Exception):
+    """A type that is left to fastavro."""
+
+
+def compile_writer(parsed: Any) -> Callable[[Any], bytes] | None:
+    """Object → the body of its record (without the wire format's header), or None when there are types in the schema
+    that the writer does not know.
 
     What it returns raises AttributeError, KeyError, TypeError, ValueError or OverflowError for an object that does not
     fit the schema.
     """
-    steps = [_field(field["type"]) for field in parsed["fields"]]
-    if None in steps or len(steps) < 2:
+    try:
+        write = _Compiler().record(parsed)
+    except _Other:
         return None
-    writes: list[Write] = [step for step in steps if step is not None]
-    read = attrgetter(*(field["name"] for field in parsed["fields"]))
-    join = b"".join
-    return lambda obj: join([write(value) for write, value in zip(writes, read(obj), strict=True)])
+    return lambda obj: write(obj).encode("latin-1")
 
 
-def _field(schema: Any) -> Write | None:
-    if isinstance(schema, list):
-        if len(schema) == 2 and schema[0] == "null" and (inner := _field(schema[1])) is not None:
-            return lambda value: b"\x00" if value is None else b"\x02" + inner(value)
-        return None
-    if isinstance(schema, str):
-        return _SCALARS.get(schema)
-    kind = schema["type"]
-    if schema.get("logicalType") == "timestamp-millis":
-        return _instant
-    if kind == "array":
-        return _texts if schema["items"] == "string" else _list(schema["items"])
-    if kind == "map" and isinstance(schema["values"], list):
-        return _map(schema["values"])
-    return _SCALARS.get(kind) if "logicalType" not in schema else None
+class _Compiler:
+    """Writes one function for each record, and one for each kind of item in a list or map; what they need is in their
+    globals."""
+
+    def __init__(self) -> None:
+        self._globals: dict[str, Any] = {
+            "ascii": str.isascii, "bytewise": _bytewise, "N": _NUMBERS, "instant": _instant, "decimal": _decimal,
+            "listed": _listed, "mapped": _mapped, "DAY": _EPOCH_DAY, "YES": "\1", "NO": "\0",
+            "NONE": _NUMBERS[0], "SOME": _NUMBERS[1],
+        }  # fmt: skip
+        self._records: dict[str, str] = {}
+
+    def record(self, schema: Any) -> Write:
+        function = f"record_{len(self._records)}"
+        self._records[schema["name"]] = function
+        names = [field["name"] for field in schema["fields"]]
+        written = [self._value(field["type"], f"v{number}") for number, field in enumerate(schema["fields"])]
+        read = [f"v{number} = o.{name}" for number, name in enumerate(names)]
+        return self._function(function, "o", [*read, *(line for lines, _ in written for line in lines)],
+                              "".join(piece for _, piece in written))  # fmt: skip
+
+    def _function(self, name: str, argument: str, lines: list[str], piece: str) -> Write:
+        body = "".join(f"    {line}\n" for line in lines)
+        exec(f"def {name}({argument}):\n{body}    return f'{piece}'\n", self._globals)  # only names of ours are in it
+        function: Write = self._globals[name]
+        return function
+
+    def _value(self, schema: Any, v: str) -> tuple[list[str], str]:
+        """Lines that prepare the value in the variable ``v``, and what stands for it in a formatted string then."""
+        if isinstance(schema, list):
+            return self._optional(schema, v)
+        kind = schema if isinstance(schema, str) else schema["type"]
+        logical = None if isinstance(schema, str) else schema.get("logicalType")
+        match kind, logical:
+            case "string", None:
+                return [f"if not ascii({v}): {v} = bytewise({v})"], f"{{N[len({v})]}}{{{v}}}"
+            case (("long" | "int"), None):
+                return [], f"{{N[{v}]}}"
+            case "boolean", None:
+                return [], f"{{YES if {v} else NO}}"
+            case "bytes", None:
+                return [f"{v} = {v}.decode('latin-1')"], f"{{N[len({v})]}}{{{v}}}"
+            case "long", "timestamp-millis":
+                return [], f"{{instant({v})}}"
+            case "int", "date":
+                return [], f"{{N[{v}.toordinal() - DAY]}}"
+            case "bytes", "decimal":
+                return [], f"{{decimal({v}, {schema['precision']}, {schema.get('scale', 0)})}}"
+            case "array", None:
+                return [], f"{{listed({v}, {self._item(schema['items'])})}}"
+            case "map", None:
+                return [], f"{{{self._map(schema['values'], v)}}}"
+            case "record", None:
+                self.record(schema)
+                return [], f"{{{self._records[schema['name']]}({v})}}"
+        if kind in self._records:
+            return [], f"{{{self._records[kind]}({v})}}"
+        raise _Other
+
+    def _optional(self, branches: list[Any], v: str) -> tuple[list[str], str]:
+        if len(branches) != 2 or branches[0] != "null":
+            raise _Other
+        lines, piece = self._value(branches[1], v)
+        some = [*lines, f"{v} = f'{{SOME}}{piece}'"]
+        return [f"if {v} is None: {v} = NONE", "else:", *(f"    {line}" for line in some)], f"{{{v}}}"
+
+    def _item(self, schema: Any) -> str:
+        """The name of a function that writes one value."""
+        name = f"item_{len(self._globals)}"
+        self._globals[name] = None  # the number is taken
+        self._function(name, "v", *self._value(schema, "v"))
+        return name
+
+    def _map(self, values: Any, v: str) -> str:
+        if not isinstance(values, list) or len(values) == 2:
+            return f"mapped({v}, {self._item(values)})"
+        name = f"values_{len(self._globals)}"
+        self._globals[name] = _values(values)
+        return f"{name}({v})"
 
 
-def _long(value: int) -> bytes:
-    if value not in _LONGS:
-        raise OverflowError(f"{value} does not fit into 64 bits")
-    number = value << 1 if value >= 0 else ~(value << 1)
-    if number < 128:
-        return _BYTES[number]
-    out = bytearray()
+def _varint(number: int) -> str:
+    """Seven bits a byte, the lowest first; each but the last one has its highest bit set."""
+    out = ""
     while number > 127:
-        out.append(number & 127 | 128)
+        out += chr(number & 127 | 128)
         number >>= 7
-    out.append(number)
-    return bytes(out)
+    return out + chr(number)
 
 
-_BYTES = [bytes((number,)) for number in range(256)]
+class _Numbers(dict[int, str]):
+    """Every whole number of 64 bits as Avro writes it; only small ones are kept."""
+
+    def __missing__(self, number: int) -> str:
+        if not -(2**63) <= number < 2**63:
+            raise OverflowError(f"{number} does not fit into 64 bits")
+        return _varint(number << 1 if number >= 0 else ~(number << 1))
 
 
-_TEXTS: dict[str, bytes] = {}
+_NUMBERS = _Numbers()
+_NUMBERS.update({number: _NUMBERS[number] for number in range(-64, 8_192)})
+_MORE = [chr(bits | 128) for bits in range(128)]
 
 
-def _text(value: str) -> bytes:
-    found = _TEXTS.get(value)
-    if found is not None:
-        return found
-    data = value.encode()
-    size = len(data)
-    written = (_BYTES[size << 1] if size < 64 else _long(size)) + data
-    if size < _NAME:
-        if len(_TEXTS) >= _MEMO:
-            _TEXTS.clear()
-        _TEXTS[value] = written
-    return written
+def _bytewise(text: str) -> str:
+    return text.encode().decode("latin-1")
 
 
-def _bytes(value: bytes) -> bytes:
-    return _long(len(value)) + value
+def _text(value: str) -> str:
+    if not str.isascii(value):
+        value = _bytewise(value)
+    return f"{_NUMBERS[len(value)]}{value}"
 
 
-def _boolean(value: bool) -> bytes:
-    return b"\x01" if value else b"\x00"
+def _instant(value: datetime) -> str:
+    ms = (value - _EPOCH) // _MS
+    n = ms << 1
+    if 2**35 <= n < 2**42:  # from 1970 to 2039 it is six bytes
+        return (
+            f"{_MORE[n & 127]}{_MORE[n >> 7 & 127]}{_MORE[n >> 14 & 127]}{_MORE[n >> 21 & 127]}{_MORE[n >> 28 & 127]}"
+            f"{chr(n >> 35)}"
+        )
+    return _NUMBERS[ms]
 
 
-def _instant(value: datetime) -> bytes:
-    return _long((value - _EPOCH) // _MS)
+def _decimal(value: Decimal, precision: int, scale: int) -> str:
+    sign, digits, exponent = value.as_tuple()
+    if not isinstance(exponent, int) or exponent + scale < 0 or len(digits) > precision:
+        raise ValueError(f"{value} does not fit into {precision} digits, {scale} of them behind the point")
+    number = int("".join(map(str, digits))) * 10 ** (exponent + scale)
+    size = (number.bit_length() + 8) // 8
+    return f"{_NUMBERS[size]}{(-number if sign else number).to_bytes(size, 'big', signed=True).decode('latin-1')}"
 
 
-def _texts(values: Any) -> bytes:
-    return b"\x00" if not values else b"".join([_long(len(values)), *map(_text, values), b"\x00"])
+def _listed(values: Any, write: Write) -> str:
+    return "".join([_NUMBERS[len(values)], *map(write, values), "\0"]) if values else "\0"
 
 
-def _list(items: Any) -> Write | None:
-    write = compile_writer(items) if isinstance(items, dict) and items["type"] == "record" else None
-    if write is None:
-        return None
-    return lambda values: b"".join([_long(len(values)), *map(write, values), b"\x00"]) if values else b"\x00"
+def _mapped(values: dict[str, Any], write: Write) -> str:
+    return _listed([*values.items()], lambda item: f"{_text(item[0])}{write(item[1])}")
 
 
-_SCALARS: dict[str, Write] = {"string": _text, "bytes": _bytes, "long": _long, "int": _long, "boolean": _boolean}
+class _Names(dict[str, str]):
+    """Names in a map, each with the tag of a text behind it, since most values are texts."""
+
+    def __init__(self, tag: str) -> None:
+        self._tag = tag
+
+    def __missing__(self, name: str) -> str:
+        if len(self) >= _KNOWN_NAMES:
+            self.clear()
+        written = self[name] = f"{_text(name)}{self._tag}"
+        return written
 
 
-def _map(branches: list[Any]) -> Write | None:
-    """A map of values: null, string, boolean, long, decimal, date, and a record with an instant in it."""
-    at = {_name(branch): (number, branch) for number, branch in enumerate(branches)}
-    if set(at) != {"null", "string", "boolean", "long", "bytes", "int", "record"}:
-        return None
-    tags = {name: _BYTES[number << 1] for name, (number, _) in at.items()}
-    decimal = at["bytes"][1]
-    pairs: dict[tuple[str, str], bytes] = {}
-
-    def amount(value: Decimal) -> bytes:
-        out = BytesIO()
-        schemaless_writer(out, decimal, value)
-        return tags["bytes"] + out.getvalue()
-
+def _values(branches: list[Any]) -> Write:
+    """A map of values: null, string, boolean, long, decimal, date, and a record with an instant in it. A value's type
+    says the branch."""
+    tags = dict(_tags(branches))
+    if set(tags) != {"null", "string", "boolean", "long", "bytes", "int", "record"}:
+        raise _Other
+    [(precision, scale)] = [
+        (branch["precision"], branch.get("scale", 0))
+        for branch in branches
+        if isinstance(branch, dict) and branch.get("logicalType") == "decimal"
+    ]
     writers: dict[type, Write] = {
         type(None): lambda value: tags["null"],
         str: lambda value: tags["string"] + _text(value),
-        bool: lambda value: tags["boolean"] + _boolean(value),
-        int: lambda value: tags["long"] + _long(value),
-        Decimal: amount,
-        date: lambda value: tags["int"] + _long(value.toordinal() - _EPOCH_DAY),
+        bool: lambda value: tags["boolean"] + ("\1" if value else "\0"),
+        int: lambda value: tags["long"] + _NUMBERS[value],
+        Decimal: lambda value: tags["bytes"] + _decimal(value, precision, scale),
+        date: lambda value: tags["int"] + _NUMBERS[value.toordinal() - _EPOCH_DAY],
         datetime: lambda value: tags["record"] + _instant(value),
     }
+    names, ascii = _Names(tags["string"]), str.isascii
 
-    def pair(key: str, value: Any) -> bytes:
-        kind = type(value)
-        written = _text(key) + (writers.get(kind) or writers[_base(kind)])(value)
-        if kind is str and len(value) < _SHORT:
-            if len(pairs) >= _MEMO:
-                pairs.clear()
-            pairs[key, value] = written
-        return written
-
-    def write(values: dict[str, Any]) -> bytes:
+    def write(values: dict[str, Any]) -> str:
         if not values:
-            return b"\x00"
-        known = pairs.get
-        body = b"".join([known(item) or pair(*item) for item in values.items()])
-        return b"%b%b\x00" % (_long(len(values)), body)
+            return "\0"
+        pieces = [_NUMBERS[len(values)]]
+        add = pieces.append
+        for name, value in values.items():
+            kind = type(value)
+            if kind is str:
+                if not ascii(value):
+                    value = _bytewise(value)
+                add(f"{names[name]}{_NUMBERS[len(value)]}{value}")
+            else:
+                add(f"{_text(name)}{(writers.get(kind) or writers[_base(kind)])(value)}")
+        add("\0")
+        return "".join(pieces)
 
     return write
 
@@ -168,7 +241,9 @@ def _base(kind: type) -> type:
     return str if issubclass(kind, str) else kind
 
 
-def _name(branch: Any) -> str:
-    if isinstance(branch, str):
-        return branch if branch in ("null", "string", "boolean", "long") else "record"
-    return str(branch["type"])
+def _tags(branches: list[Any]) -> Iterator[tuple[str, str]]:
+    for number, branch in enumerate(branches):
+        if isinstance(branch, str):
+            yield branch if branch in ("null", "string", "boolean", "long") else "record", _NUMBERS[number]
+        else:
+            yield str(branch["type"]), _NUMBERS[number]
