@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 
 from agents.bench import record
+from streams.kafka.outbox import LINGER_MS
 from streams.kafka.store import Origin, RocksStore
 from streams.settings import Settings
 
@@ -27,7 +28,7 @@ PRODUCER = {
     "acks": "all",
     "enable.idempotence": True,
     "compression.type": "lz4",
-    "linger.ms": 5,
+    "linger.ms": LINGER_MS,
     "partitioner": "murmur2_random",
     "queue.buffering.max.messages": 1_000_000,
 }

@@ -31,7 +31,7 @@ from streams.core.errors import CurfewError, Fatal, Transient
 from streams.exposition import Histogram
 from streams.kafka.chunks import CHUNK_BYTES, CHUNK_RECORDS, Batch, Chunk, Handler, Opener, joined
 from streams.kafka.failpoints import ENABLED, passing
-from streams.kafka.outbox import Outbox
+from streams.kafka.outbox import Delivery, Outbox
 from streams.kafka.recovery import Stopped
 from streams.kafka.store import Overlay, Store
 from streams.kafka.ticks import TICKS
@@ -329,14 +329,14 @@ class Lane:
         outbox, outputs, counters = works.outbox, batch.outputs, works.counters
         if outputs:
             works.guard(self._generation)
-            before, emit = outbox.failures, outbox.emit
+            delivery, emit = Delivery(), outbox.emit
             middle = len(outputs) // 2 if ENABLED else -1
             for index, (topic, key, value, headers, partition) in enumerate(outputs):
                 if index == middle:
                     passing("outputs.middle")
-                emit(topic, key, value, traced(headers, batch.traceparent), partition)
+                emit(topic, key, value, traced(headers, batch.traceparent), partition, delivery)
             passing("outputs.produced")
-            await outbox.delivered(before)
+            await outbox.delivered(delivery)
             passing("outputs.durable")
             counters.outputs += len(outputs)
             outputs.clear()
@@ -360,15 +360,15 @@ class Lane:
         of a decision that was thrown away."""
         works = self._works
         works.guard(self._generation)
-        before = works.outbox.failures
+        delivery = Delivery()
         rows = [{"key": key, "value": value} for key, value in batch.rows.writes.items()]
         if ENABLED:
-            works.outbox.emit_rows(works.changelog_topic, self._partition, rows[: len(rows) // 2])
+            works.outbox.emit_rows(works.changelog_topic, self._partition, rows[: len(rows) // 2], delivery)
             passing("changelog.middle")
             rows = rows[len(rows) // 2 :]
-        works.outbox.emit_rows(works.changelog_topic, self._partition, rows)
+        works.outbox.emit_rows(works.changelog_topic, self._partition, rows, delivery)
         passing("changelog.produced")
-        await works.outbox.delivered(before)
+        await works.outbox.delivered(delivery)
         passing("changelog.durable")
 
     async def _save_position(self) -> None:

@@ -253,6 +253,7 @@ class Runtime:
             return 0
         kafka = self.settings.kafka(**{"client.id": f"curfew-{self.app}-{self.instance}"})
         self._outbox = Outbox(kafka)
+        self._outbox.start()
         self._stores = Stores(
             kafka, self.directory / "store", layout, self.changelog_topic,
             rocks=self._stateful and not self._memory_store, stateful=self._stateful,
@@ -292,6 +293,7 @@ class Runtime:
         for close in self._at_end:
             await close()
         await health.stop()
+        self._outbox.stop()
         await loop.run_in_executor(None, self._outbox.close)
         self._stores.close()
         self._stall.stop()
