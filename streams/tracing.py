@@ -37,6 +37,7 @@ class SpanKind(StrEnum):
 
     INTERNAL = "INTERNAL"
     CONSUMER = "CONSUMER"
+    CLIENT = "CLIENT"
 
 
 class Tracer(Protocol):
@@ -61,6 +62,10 @@ class Tracer(Protocol):
         """
         ...
 
+    def outcome(self, attributes: Mapping[str, str | int], error: str | None = None) -> None:
+        """How the innermost span of this task has ended, called inside its block; ``error`` marks it as failed."""
+        ...
+
     def close(self) -> None:
         """Export what is left."""
         ...
@@ -73,6 +78,9 @@ class Off:
 
     def span(self, name: str, *, parent: str | None = None, **_: object) -> AbstractContextManager[str | None]:
         return nullcontext(parent)
+
+    def outcome(self, attributes: Mapping[str, str | int], error: str | None = None) -> None:
+        """Nobody to tell."""
 
     def close(self) -> None:
         """Nothing to export."""
@@ -116,6 +124,14 @@ class OpenTelemetry:
         ) as span:
             own = span.get_span_context()
             yield f"{_VERSION:02x}-{own.trace_id:032x}-{own.span_id:016x}-{own.trace_flags:02x}"
+
+    def outcome(self, attributes: Mapping[str, str | int], error: str | None = None) -> None:
+        from opentelemetry import trace
+
+        span = trace.get_current_span()
+        span.set_attributes(attributes)
+        if error is not None:
+            span.set_status(trace.StatusCode.ERROR, error)
 
     def close(self) -> None:
         """Export what is left, for a few seconds at most."""

@@ -39,6 +39,7 @@ from streams.sinks.email_templates import Templates
 from streams.sinks.secrets import Secrets
 from streams.sinks.smtp import MailServer
 from streams.sinks.webhook import Exchange, WebhookSender
+from streams.tracing import SpanKind
 
 FINDINGS: Final = "events.findings"
 #: An attempt that cannot begin within this is postponed: the units behind it would otherwise wait here, where nobody
@@ -292,15 +293,45 @@ class Dispatcher:
         gate = self._gate(batch, desk, subscription)
         try:
             async with gate.passing(self._now_ms(), begin_by - time.monotonic()):
-                exchange = await self._exchange(batch, attempt, event, subscription, begin_by)
+                exchange = await self._traced_exchange(batch, attempt, event, subscription, begin_by)
         except Postponed as postponed:
             return Done(self._about(attempt, subscription, postponed.exchange))
         passing("attempt.answered")
         notices = gate.note(exchange, self._now_ms())
         return Done(self._about(attempt, subscription, exchange), notices=notices)
 
-    async def _exchange(
+    async def _traced_exchange(
         self, batch: Batch, attempt: Attempt, event: Event, subscription: Subscription, begin_by: float
+    ) -> Exchange:
+        """The first attempt is of the event's trace; a retry and a replay, which have waited, are linked to it."""
+        at_once = attempt.number == 1 and not attempt.replay
+        with batch.tracer.span(
+            f"deliver {subscription.name}",
+            parent=event.traceparent if at_once else None,
+            links=() if at_once or event.traceparent is None else (event.traceparent,),
+            kind=SpanKind.CLIENT,
+            attributes={
+                "curfew.event.id": event.event_id,
+                "curfew.event.type": event.type,
+                "curfew.unit.id": attempt.unit_id,
+                "curfew.attempt.number": attempt.number,
+            },
+        ) as context:
+            trace = context or event.traceparent
+            exchange = await self._exchange(batch, attempt, event, subscription, begin_by, trace)
+            status = {} if exchange.status is None else {"http.response.status_code": exchange.status}
+            failed = None if exchange.verdict is Verdict.DELIVERED else exchange.reason
+            batch.tracer.outcome({"curfew.verdict": exchange.verdict, **status}, failed)
+            return exchange
+
+    async def _exchange(
+        self,
+        batch: Batch,
+        attempt: Attempt,
+        event: Event,
+        subscription: Subscription,
+        begin_by: float,
+        trace: str | None,
     ) -> Exchange:
         unit_id = attempt.replay_of or attempt.unit_id
         replay = attempt.replay or hops.replayed(attempt.headers)
@@ -315,6 +346,7 @@ class Dispatcher:
             event,
             begin_within_s=begin_by - time.monotonic(),
             replay=replay,
+            traceparent=trace,
             guard=batch.guard,
         )
 

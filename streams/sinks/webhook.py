@@ -13,6 +13,7 @@ from typing import Final
 
 import aiohttp
 
+from streams.codec.cloudevents import TRACEPARENT
 from streams.core.delivery.hops import REPLAY
 from streams.core.delivery.messages import Verdict
 from streams.core.errors import Poison
@@ -84,11 +85,13 @@ class WebhookSender:
         *,
         begin_within_s: float = inf,
         replay: str | None = None,
+        traceparent: str | None = None,
         guard: Callable[[], None] = lambda: None,
     ) -> Exchange:
         """Make attempt ``number`` of a unit; every failure is an Exchange, only cancellation and ``guard`` raise.
 
-        ``guard`` is called right before the request leaves. ``replay`` marks a repetition that a person has asked for.
+        ``guard`` is called right before the request leaves. ``replay`` marks a repetition that a person has asked for,
+        ``traceparent`` is the W3C trace context that the receiver may go on with.
         If other requests leave no room within ``begin_within_s``, nothing is sent: ``postponed``.
         """
         latest = time.monotonic() + begin_within_s
@@ -111,6 +114,7 @@ class WebhookSender:
                 return Exchange(verdict=Verdict.FAILED, reason="secret_unavailable", detail=str(error))
             headers = {
                 **({} if replay is None else {REPLAY: replay}),
+                **({} if traceparent is None else {TRACEPARENT: traceparent}),
                 "content-type": "application/json",
                 "user-agent": USER_AGENT,
                 "curfew-attempt": str(number),

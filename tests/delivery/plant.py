@@ -24,6 +24,7 @@ from streams.kafka.store import MemoryStore, Overlay
 from streams.sinks.email import EmailSender
 from streams.sinks.email_templates import Templates
 from streams.sinks.webhook import WebhookSender
+from streams.tracing import OFF, Tracer
 
 START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 PARTITION = 3
@@ -121,6 +122,7 @@ class Plant:
         self.store = MemoryStore()
         self.rows_made = MemoryStore()
         self.guard: Callable[[], None] = lambda: None
+        self.tracer: Tracer = OFF
         self.memory: dict[str, Any] = {}
         self.ends: dict[str, int] = {}
         self.outputs: list[Output] = []
@@ -291,7 +293,7 @@ class Plant:
     def _batch(self, topic: str, records: list[Record], store: MemoryStore | None = None) -> Batch:
         return Batch(
             app="delivery", topic=topic, partition=PARTITION, records=records, rows=Overlay(store or self.store),
-            now=None, memory=self.memory, guard=self.guard,
+            now=None, memory=self.memory, guard=self.guard, tracer=self.tracer,
         )  # fmt: skip
 
 
