@@ -5,7 +5,6 @@ The overhead of a hand-over, of awaiting delivery and of committing is paid once
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -65,54 +64,6 @@ def joined(chunks: Sequence[Chunk]) -> Chunk:
     first = chunks[0]
     records = [record for chunk in chunks for record in chunk.records]
     return Chunk(first.topic, first.partition, first.generation, records, sum(chunk.size for chunk in chunks))
-
-
-class Progress:
-    """Which chunks of a partition are done; only the unbroken prefix of done ones may be committed."""
-
-    __slots__ = ("_added", "_chunks", "_end", "_told", "_wanted")
-
-    def __init__(self, committed: int, end: int = 0) -> None:
-        """``end``: where the partition ended when it was assigned, for :attr:`caught_up`."""
-        self._chunks: deque[Chunk] = deque()
-        self._end = self._told = self._added = committed
-        self._wanted = end
-
-    def add(self, chunk: Chunk) -> None:
-        self._chunks.append(chunk)
-        self._added = chunk.next_offset
-
-    def reach_end(self, offset: int) -> None:
-        """The partition ends at ``offset``, and all records in front of it have been added. The last of them may be far
-        in front: where a producer uses transactions, the partition ends with a mark that is no record."""
-        self._end = max(self._end, offset)
-
-    @property
-    def caught_up(self) -> bool:
-        """Whether everything is done that was in the partition when it was assigned."""
-        waiting = next((chunk for chunk in self._chunks if not chunk.done), None)
-        return (max(self._added, self._end) if waiting is None else waiting.records[0].offset) >= self._wanted
-
-    def committable(self) -> int | None:
-        """The offset that may be committed now, or None when nothing new is done."""
-        offset = self._told
-        while self._chunks and self._chunks[0].done:
-            offset = self._chunks.popleft().next_offset
-        if not self._chunks:
-            offset = max(offset, self._end)
-        if offset == self._told:
-            return None
-        self._told = offset
-        return offset
-
-    @property
-    def outstanding(self) -> int:
-        return len(self._chunks)
-
-    @property
-    def told(self) -> int:
-        """The offset that was given out to be committed last."""
-        return self._told
 
 
 class Output(NamedTuple):

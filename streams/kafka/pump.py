@@ -17,6 +17,7 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from streams.core.errors import Fatal
+from streams.kafka.assignment import Partition
 from streams.kafka.chunks import Chunk, Record, split
 from streams.kafka.failpoints import passing
 from streams.kafka.watermarks import watermarks
@@ -39,8 +40,6 @@ COMMIT_TIMEOUT_S = 10.0
 FATAL = (KafkaError._FATAL, KafkaError.FENCED_INSTANCE_ID)
 
 log = structlog.get_logger(__name__)
-
-Partition = tuple[str, int]
 
 
 class Callbacks(Protocol):

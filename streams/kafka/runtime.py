@@ -28,14 +28,15 @@ from faust.app.base import BootStrategy as AppBootStrategy
 from faust.types import TP
 
 from streams.core.errors import EXIT_FATAL, Fatal, Misconfigured, Transient
-from streams.kafka.chunks import Chunk, Handler, Opener, Progress
+from streams.kafka.assignment import NOTHING, Assignment, Partition
+from streams.kafka.chunks import Chunk, Handler, Opener
 from streams.kafka.cluster import Layout, inspect_layout
 from streams.kafka.driver import Consumer, Transport
 from streams.kafka.garbage import collect_seldom
 from streams.kafka.health import Health
 from streams.kafka.lanes import Abandoned, Counters, Lane, Works
 from streams.kafka.outbox import Outbox
-from streams.kafka.pump import SESSION_TIMEOUT_MS, Partition, Pump
+from streams.kafka.pump import SESSION_TIMEOUT_MS, Pump
 from streams.kafka.stall import StallWatch
 from streams.kafka.stores import Stores
 from streams.kafka.ticks import TICKS, BusinessTime, TickReader
@@ -48,8 +49,6 @@ from streams.tracing import tracer
 COMMIT_INTERVAL_S = 0.025
 #: A refused commit (a rebalance, a broker that moves) is tried again after this long.
 COMMIT_RETRY_S = 0.2
-#: Buffered records of one worker; over it the fullest partitions are paused, which costs them a refetch.
-BUFFER_BYTES = 64 << 20
 #: A person who has made a queue expects it to work at once; asking costs the broker one small request.
 FOLLOW_EVERY_S = 2.0
 #: Topics that an agent should read; may block, and raise Transient when nobody knows at the moment.
@@ -98,12 +97,7 @@ class Runtime:
         self._topics: list[str] = []
         self._leading: list[str] = []
         self._lanes: dict[int, Lane] = {}
-        self._progress: dict[Partition, Progress] = {}
-        self._buffered: dict[Partition, int] = {}
-        self._paused: set[Partition] = set()
-        #: Partition number → its topics of which not all is done that was there at the assignment.
-        self._behind: dict[int, set[str]] = {}
-        self._uncommitted: dict[Partition, int] = {}
+        self._assignment = NOTHING
         self._generation = 0
         self._known_ends: dict[Partition, int] = {}
         self._faust = self._build_app()
@@ -227,7 +221,7 @@ class Runtime:
     @property
     def idle(self) -> bool:
         """Whether everything that was fetched so far is handled and committed."""
-        return not self._uncommitted and not any(progress.outstanding for progress in self._progress.values())
+        return self._assignment.idle
 
     def stop(self) -> None:
         """End :meth:`run` gracefully; called on the event loop."""
@@ -270,7 +264,7 @@ class Runtime:
             on_done=self._on_done,
             advance=self._advance,
             opening=self._time.open,
-            caught_up=lambda number: number not in self._behind,
+            caught_up=lambda number: self._assignment.caught_up(number),
             on_fatal=self._die,
             changelog_topic=self.changelog_topic,
             tracer=self._tracer,
@@ -354,16 +348,7 @@ class Runtime:
 
     async def on_assigned(self, start: dict[Partition, int], fresh: dict[Partition, int], generation: int) -> None:
         self._generation = generation
-        ends = self._pump.ends
-        self._progress = {partition: Progress(offset, ends.get(partition, 0)) for partition, offset in start.items()}
-        self._buffered = dict.fromkeys(start, 0)
-        self._paused.clear()
-        self._behind = {}
-        for partition, progress in self._progress.items():
-            topic, number = partition
-            if topic != TICKS and not progress.caught_up:  # time jumps to its newest tick, see BusinessTime
-                self._behind.setdefault(number, set()).add(topic)
-        self._uncommitted = dict(fresh)
+        self._assignment = Assignment(start, self._pump.ends, fresh)
         self._done.set()
         await self._faust.topics.on_partitions_assigned({TP(*partition) for partition in start})
         self._time.assigned({number: offset for (topic, number), offset in start.items() if topic == TICKS})
@@ -374,36 +359,28 @@ class Runtime:
     async def on_revoked(self, partitions: set[Partition]) -> dict[Partition, int]:
         lanes, self._lanes = self._lanes, {}
         await asyncio.gather(*(lane.close() for lane in lanes.values()))
-        self._collect_done()
-        offsets, self._uncommitted = self._uncommitted, {}
-        self._progress.clear()
+        offsets, self._assignment = self._assignment.to_commit(), NOTHING
         log.info("worker.revoked", app=self.app, partitions=sorted({number for _, number in partitions}))
         return offsets
 
     def on_lost(self) -> None:
         self._generation = -1  # guard() now refuses every write of the chunks in flight
-        self._uncommitted.clear()
+        self._assignment = NOTHING
 
     def on_chunks(self, chunks: list[Chunk]) -> None:
         for chunk in chunks:
             if chunk.generation != self._generation:
                 continue
-            partition = chunk.topic, chunk.partition
-            self._progress[partition].add(chunk)
             self._pump.busy = True
-            self._buffered[partition] += chunk.size
-            if self._buffered[partition] > BUFFER_BYTES // len(self._buffered) and partition not in self._paused:
-                self._paused.add(partition)
-                self._pump.pause(partition)
+            if self._assignment.add(chunk):
+                self._pump.pause((chunk.topic, chunk.partition))
             cast("Consumer", self._faust.consumer).deliver(chunk)
 
     def on_ends(self, ends: dict[Partition, int], generation: int) -> None:
         if generation != self._generation:
             return
         for partition, offset in ends.items():
-            if partition in self._progress:
-                self._progress[partition].reach_end(offset)
-                self._note_caught_up(partition)
+            self._assignment.reach_end(partition, offset)
         self._done.set()
 
     def on_failed(self, error: BaseException) -> None:
@@ -412,24 +389,11 @@ class Runtime:
     # -- what the lanes tell ----------------------------------------------------------------------------------------
 
     def _on_done(self, chunk: Chunk) -> None:
-        partition = chunk.topic, chunk.partition
         if chunk.generation != self._generation:
             return
-        self._buffered[partition] -= chunk.size
-        if partition in self._paused and self._buffered[partition] < BUFFER_BYTES // len(self._buffered) // 4:
-            self._paused.discard(partition)
-            self._pump.resume(partition)
-        if self._behind:
-            self._note_caught_up(partition)
+        if self._assignment.done(chunk):
+            self._pump.resume((chunk.topic, chunk.partition))
         self._done.set()
-
-    def _note_caught_up(self, partition: Partition) -> None:
-        topic, number = partition
-        behind = self._behind.get(number)
-        if behind is not None and self._progress[partition].caught_up:
-            behind.discard(topic)
-            if not behind:
-                del self._behind[number]
 
     def _advance(self, chunk: Chunk) -> None:
         if chunk.topic == TICKS:
@@ -454,19 +418,12 @@ class Runtime:
 
     # -- commits ----------------------------------------------------------------------------------------------------
 
-    def _collect_done(self) -> None:
-        for partition, progress in self._progress.items():
-            offset = progress.committable()
-            if offset is not None:
-                self._uncommitted[partition] = offset
-
     async def _commit_loop(self) -> None:
         while True:
             await self._done.wait()
             self._done.clear()
-            self._collect_done()
-            if self._uncommitted:
-                self._pump.commit(dict(self._uncommitted))
+            if offsets := self._assignment.to_commit():
+                self._pump.commit(offsets)
             await asyncio.sleep(COMMIT_INTERVAL_S)
 
     def on_committed(self, offsets: dict[Partition, int], error: KafkaError | None) -> None:
@@ -475,9 +432,7 @@ class Runtime:
             log.warning("worker.not_committed", app=self.app, error=error.str())
             asyncio.get_running_loop().call_later(COMMIT_RETRY_S, self._done.set)
             return
-        for partition, offset in offsets.items():
-            if self._uncommitted.get(partition) == offset:
-                del self._uncommitted[partition]
+        self._assignment.committed(offsets)
         self._pump.busy = not self.idle
 
     # -- looking in -------------------------------------------------------------------------------------------------
@@ -493,24 +448,19 @@ class Runtime:
             alive=alive,
             outstanding=facts["chunks_outstanding"],
             counters=self.counters,
-            lags={
-                partition: max(0, end - self._progress[partition].told)
-                for partition, end in self._known_ends.items()
-                if end >= 0 and partition in self._progress
-            },
+            lags=self._assignment.lags(self._known_ends),
             now={number: self._time.now(number) for number in self._lanes},
         )
 
     def health(self) -> tuple[bool, dict[str, Any]]:
         """Whether the worker is alive (partitions assigned and nothing stuck), and what it did so far."""
-        outstanding = sum(progress.outstanding for progress in self._progress.values())
         polled = getattr(self, "_pump", None) and time.monotonic() - self._pump.last_poll
         alive = polled is not None and polled < SESSION_TIMEOUT_MS / 1000
         return bool(alive), {
             "app": self.app,
             "instance": self.instance,
             "partitions": sorted(self._lanes),
-            "chunks_outstanding": outstanding,
+            "chunks_outstanding": self._assignment.outstanding,
             "records": self.counters.records,
             "outputs": self.counters.outputs,
             "rows": self.counters.rows,

@@ -1,4 +1,4 @@
-"""Cutting records into chunks, what of them may be committed, and what a batch lets out."""
+"""Cutting records into chunks, and what a batch lets out."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from streams.kafka.chunks import (
     RECORD_OVERHEAD_BYTES,
     Batch,
     Chunk,
-    Progress,
     Record,
     split,
 )
@@ -68,71 +67,6 @@ def test_the_next_offset_of_a_chunk_is_after_its_last_record() -> None:
     chunk = Chunk("t", 0, 1, [Record("t", 0, 4, None, None, [], 0), Record("t", 0, 9, None, None, [], 0)])
 
     assert chunk.next_offset == 10
-
-
-@given(order=st.permutations(range(6)))
-def test_only_the_unbroken_prefix_of_done_chunks_may_be_committed(order: list[int]) -> None:
-    """Whatever the order in which they end: a crash repeats what is behind the gap, and loses nothing before it."""
-    progress = Progress(0)
-    chunks = [Chunk("t", 0, 1, [Record("t", 0, offset, None, None, [], 0)]) for offset in range(6)]
-    for chunk in chunks:
-        progress.add(chunk)
-    committed = 0
-
-    for index in order:
-        chunks[index].done = True
-        committed = progress.committable() or committed
-        prefix = next((i for i, chunk in enumerate(chunks) if not chunk.done), len(chunks))
-        assert committed == prefix
-        assert progress.outstanding == len(chunks) - prefix
-
-
-def test_the_end_of_a_partition_is_committed_once_everything_before_it_is_done() -> None:
-    """It may lie behind the last record: transactions end with a mark, and a lag of one would stay for ever."""
-    progress = Progress(0)
-    chunk = Chunk("t", 0, 1, [Record("t", 0, 3, None, None, [], 0)])
-    progress.add(chunk)
-    progress.reach_end(6)
-    early = progress.committable()
-    chunk.done = True
-
-    assert early is None
-    assert progress.committable() == 6
-    assert progress.committable() is None
-
-
-def test_a_partition_has_caught_up_when_all_is_done_that_was_there_at_first() -> None:
-    """Whatever came since; and also where the end is a mark that is no record."""
-    progress = Progress(3, end=5)
-    chunks = [Chunk("t", 0, 1, [Record("t", 0, offset, None, None, [], 0)]) for offset in (3, 4, 5)]
-    found = []
-    for chunk in chunks:
-        progress.add(chunk)
-    for chunk in chunks[:2]:
-        chunk.done = True
-        found.append(progress.caught_up)
-        progress.committable()
-    marked = Progress(3, end=5)
-    before = marked.caught_up
-    marked.reach_end(5)
-
-    assert found == [False, True]
-    assert progress.caught_up
-    assert (before, marked.caught_up, Progress(5, end=5).caught_up) == (False, True, True)
-
-
-def test_an_end_that_is_known_already_is_nothing_to_commit() -> None:
-    progress = Progress(5)
-    progress.reach_end(5)
-
-    assert progress.committable() is None
-
-
-def test_nothing_new_is_nothing_to_commit() -> None:
-    progress = Progress(5)
-    progress.add(Chunk("t", 0, 1, [Record("t", 0, 5, None, None, [], 0)]))
-
-    assert progress.committable() is None
 
 
 def batch() -> Batch:

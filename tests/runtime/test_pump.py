@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 from confluent_kafka import Consumer, KafkaError
 
+from streams.kafka.assignment import Partition
 from streams.kafka.chunks import Chunk
-from streams.kafka.pump import Partition, Pump
+from streams.kafka.pump import Pump
 from tests.faults.flow import Flow
 from tests.support.kafka_io import TIMEOUT_SECONDS
 

@@ -24,7 +24,7 @@ import msgspec
 
 from streams.core.clock import Tick
 from streams.core.errors import CurfewError, Poison, Transient
-from streams.kafka import outbox, pump, runtime, ticks
+from streams.kafka import assignment, outbox, pump, runtime, ticks
 from streams.kafka.chunks import Batch, Handler, Record
 from streams.settings import ClockMode, Settings
 from streams.telemetry import configure_logging
@@ -188,9 +188,9 @@ def run(spec: Spec) -> int:
     if spec.delivery_timeout_ms is not None:
         set_constant("DELIVERY_TIMEOUT_MS", spec.delivery_timeout_ms, outbox)
     if spec.buffer_bytes is not None:
-        set_constant("BUFFER_BYTES", spec.buffer_bytes, runtime)
+        set_constant("BUFFER_BYTES", spec.buffer_bytes, assignment)
     if spec.ticks is not None:
-        set_constant("TICKS", spec.ticks, ticks, runtime)
+        set_constant("TICKS", spec.ticks, ticks, runtime, assignment)
     settings = Settings(
         data_dir=Path(spec.data_dir), clock=ClockMode.VIRTUAL if spec.ticks else ClockMode.WALL, log_format="json"
     )
