@@ -18,6 +18,8 @@ _WORDING: Final[Sequence[tuple[str, str]]] = (
     (r"\bbool\b", "boolean"),
     (r" \(in container ''\)", ""),
 )
+#: What other languages write, and what is meant here; at the place of the complaint, or right in front of it.
+_OTHERWISE: Final = {"=": "==", "<>": "!=", "&": "&&", "|": "||", "and": "&&", "or": "||", "not": "!", "is": "=="}
 #: How a value is written that is no text and no number.
 _LITERAL: Final = {"date": 'date("2026-03-01")', "instant": 'timestamp("2026-03-01T00:00:00Z")',
                    "boolean": "true or false without quotes"}  # fmt: skip
@@ -50,7 +52,22 @@ def explain(expression: str, error: str, tokens: Sequence[Token], types: Mapping
         )
     if "'<EOF>'" in text:
         return at(expression, offset, f"it is incomplete, {_lacking(text)}")
-    return at(expression, offset, unspoken(text.partition(", expecting")[0].partition(" expecting {")[0]))
+    if text.startswith("Syntax error"):
+        return at(expression, offset, _misspelt(expression, offset))
+    return at(expression, offset, unspoken(text))
+
+
+def _misspelt(expression: str, offset: int) -> str:
+    before, rest = expression[:offset], expression[offset:]
+    here = re.match(r"\w+|[^\w\s]+", rest)
+    previous = re.search(r"(\w+|[^\w\s]+)\s*$", before)
+    words = [found[0].strip() for found in (here, previous) if found is not None]
+    for word in [*words, "".join(reversed(words))]:
+        if (ours := _OTHERWISE.get(word.lower())) is not None:
+            return f"{word!r} is not understood: write {ours}"
+    if rest[:1] in ("'", '"'):
+        return f"the text that begins here has no end: {rest[0]} is missing"
+    return f"{(here[0] if here is not None else rest)!r} is not expected here"
 
 
 def _remedy(expression: str, sides: str) -> str:
