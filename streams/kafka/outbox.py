@@ -119,12 +119,14 @@ class Outbox:
         self._poll()
 
     def _poll(self) -> None:
-        self._producer.poll(0)
-        if self._fatal is not None:
-            for delivery in self._awaited:
-                delivery.settle(self._fatal)
-        self._looks += 1
-        self._poll_after(IDLE_S if not self._awaited else SOON_S if self._looks < SOON_TIMES else LATER_S)
+        try:
+            self._producer.poll(0)
+            if self._fatal is not None:
+                for delivery in self._awaited:
+                    delivery.settle(self._fatal)
+        finally:  # whatever happens: nobody else takes acknowledgements
+            self._looks += 1
+            self._poll_after(IDLE_S if not self._awaited else SOON_S if self._looks < SOON_TIMES else LATER_S)
 
     def _poll_after(self, wait_s: float) -> None:
         assert self._loop is not None
