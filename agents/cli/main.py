@@ -11,12 +11,13 @@ import importlib.util
 import os
 import sys
 from importlib.metadata import version
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from agents.cli.output import Exit
+from agents.cli.output import Exit, note
 
 # name → module with `app`, and the line in the list of commands
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -99,8 +100,33 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+#: Commands that need no Kafka, or bring their own.
+_WITHOUT_KAFKA = frozenset({"dev", "demo", "bench", "schemas", "receive"})
+
+
+def _tell_of_a_stopped_stack(command: str | None) -> None:
+    """Whoever has a Kafka of this directory means that one; another at the default address would be a surprise."""
+    from pydantic import ValidationError
+
+    from streams.settings import Settings
+
+    place = Path(os.environ.get("CURFEW_DATA_DIR") or ".curfew") / "dev"
+    if command in _WITHOUT_KAFKA or "--help" in sys.argv or not (place / "kafka.json").exists():
+        return
+    try:
+        settings = Settings()
+    except ValidationError:  # the command itself says what is wrong
+        return
+    if "bootstrap_servers" not in settings.model_fields_set:
+        note(
+            f"note: the Kafka of {place} is not running, so this is about the one at {settings.bootstrap_servers}: "
+            "`curfew dev start`, or set CURFEW_BOOTSTRAP_SERVERS"
+        )
+
+
 @app.callback()
 def _global_options(
+    ctx: typer.Context,
     bootstrap_servers: Annotated[
         str | None, typer.Option(help="Kafka brokers, host:port, comma separated.", show_default=False)
     ] = None,
@@ -117,6 +143,7 @@ def _global_options(
     os.environ.update({f"CURFEW_{name}": value for name, value in given.items() if value is not None})
     if debug:
         os.environ["CURFEW_DEBUG"] = "1"
+    _tell_of_a_stopped_stack(ctx.invoked_subcommand)
 
 
 def main(arguments: list[str] | None = None) -> Any:

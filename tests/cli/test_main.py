@@ -164,6 +164,22 @@ def test_the_client_itself_writes_nothing_beside_it(command: str, tmp_path: Path
     assert ran.stderr.startswith("error: no Kafka broker answers at 127.0.0.1:1")
 
 
+def test_a_directory_whose_kafka_is_stopped_says_whose_kafka_is_meant(
+    offline: Curfew, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Another one may listen at the default address; whoever names one has not forgotten it."""
+    (tmp_path / "dev").mkdir()
+    (tmp_path / "dev" / "kafka.json").touch()
+    monkeypatch.setenv("CURFEW_DATA_DIR", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    named = offline("topics", "list")
+    monkeypatch.delenv("CURFEW_BOOTSTRAP_SERVERS")
+
+    assert named.err == ""
+    assert "dev is not running, so this is about the one at 127.0.0.1:9092" in offline("topics", "list").err
+    assert offline("schemas", "check").err.count("is not running") == 0
+
+
 def test_debug_shows_the_stack_trace(offline: Curfew, monkeypatch: pytest.MonkeyPatch) -> None:
     """For the person who has to find a bug."""
     monkeypatch.setattr("streams.kafka.admin.REQUEST_TIMEOUT_S", 0.5)
