@@ -121,6 +121,20 @@ def tables(
 
 
 @app.command()
+def codec(
+    rounds: Annotated[int, typer.Option(min=1, help="alternating rounds; the median of the ratios counts")] = 15,
+    as_json: Json = False,
+) -> None:
+    """Records to Avro and back: the compiled writers and readers against fastavro, in this process, without Kafka.
+
+    Example: curfew bench codec --json
+    """
+    from agents.bench.codec import measure
+
+    _show(measure(rounds), as_json)
+
+
+@app.command()
 def events(
     rounds: Rounds = 3,
     records: Annotated[int, typer.Option(min=1_000, help="object changes per round")] = 100_000,

@@ -72,7 +72,7 @@ class Codec:
         """``encode`` bound to a topic and a class. The registry is first asked when it is first called."""
         local = self.schemas.newest(self.schemas.name_of(cls))
         check_shape(cls, local)
-        write, prefix = compile_writer(local.parsed) or _fastavro_writer(local.parsed), b""
+        write, prefix = compile_writer(local.parsed) or fastavro_writer(local.parsed), b""
 
         def encode(obj: T) -> bytes:
             nonlocal prefix
@@ -152,8 +152,8 @@ class Codec:
         return writer, (None if writer == parsed else parsed)
 
 
-def _fastavro_writer(parsed: Parsed) -> Callable[[Any], bytes]:
-    """For every schema: by way of a datum."""
+def fastavro_writer(parsed: Parsed) -> Callable[[Any], bytes]:
+    """Object → body, for every schema: by way of a datum."""
     convert = to_datum(parsed)
 
     def write(obj: Any) -> bytes:
@@ -162,6 +162,12 @@ def _fastavro_writer(parsed: Parsed) -> Callable[[Any], bytes]:
         return out.getvalue()
 
     return write
+
+
+def fastavro_reader(cls: type[T], parsed: Parsed) -> Callable[[bytes], T]:
+    """Body → object, for every schema: by way of a datum; raises errors of fastavro and msgspec."""
+    build = from_datum(cls, parsed)
+    return lambda body: build(schemaless_reader(BytesIO(body), parsed, None))
 
 
 def _schema_id(value: bytes | None) -> int:

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal
+from decimal import Context, Decimal
 from typing import Any
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EPOCH_DAY = date(1970, 1, 1).toordinal()
 _MS = timedelta(milliseconds=1)
+#: Shifts the point of any amount, which has 38 digits at most, without rounding.
+_EXACT = Context(prec=64)
 #: Names of facts and parameters come again and again; without a bound, whatever anybody uses as a name would stay.
 _KNOWN_NAMES = 8_192
 
@@ -166,12 +168,12 @@ def _instant(value: datetime) -> str:
 
 
 def _decimal(value: Decimal, precision: int, scale: int) -> str:
-    sign, digits, exponent = value.as_tuple()
+    _, digits, exponent = value.as_tuple()
     if not isinstance(exponent, int) or exponent + scale < 0 or len(digits) > precision:
         raise ValueError(f"{value} does not fit into {precision} digits, {scale} of them behind the point")
-    number = int("".join(map(str, digits))) * 10 ** (exponent + scale)
+    number = int(value.scaleb(scale, _EXACT))
     size = (number.bit_length() + 8) // 8
-    return f"{_NUMBERS[size]}{(-number if sign else number).to_bytes(size, 'big', signed=True).decode('latin-1')}"
+    return f"{_NUMBERS[size]}{number.to_bytes(size, 'big', signed=True).decode('latin-1')}"
 
 
 def _listed(values: Any, write: Write) -> str:
