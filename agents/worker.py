@@ -143,7 +143,7 @@ def build(
         return SourceFeeds(settings, codec, catalogue, instance=instance, health_port=health_port)
     store = None
     if worker.billing_store:
-        store = SqlBillingStore(settings.billing_store_url)
+        store = SqlBillingStore(settings.billing_store_url, settings.sqlite_cache_mib)
         patiently(store.migrate)
     runtime = Runtime(
         settings,

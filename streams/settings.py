@@ -90,6 +90,9 @@ class Settings(BaseSettings):
     database_url: SecretStr | None = Field(
         default=None, description="billing store, e.g. postgresql+psycopg://user@host/db; default SQLite in data_dir"
     )
+    sqlite_cache_mib: int = Field(
+        default=64, ge=1, description="MiB of a SQLite billing store that the persister keeps in memory"
+    )
     clock: ClockMode = Field(default=ClockMode.WALL, description="wall, or virtual for demo and tests")
     environment: str = Field(
         default="development",

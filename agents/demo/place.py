@@ -63,10 +63,11 @@ class Place(Site):
         self.received = self.directory / "received.jsonl"
         self.producer: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
-        """Kafka and the registry, with fresh data. Raises StackError, for example when another demo runs here."""
+    def start(self, **env: str) -> None:
+        """Kafka and the registry, with fresh data; ``env``: more of what the workers are told. Raises StackError, for
+        example when another demo runs here."""
         secret = {SECRET: f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}"}
-        self.start_stack(hooks=("agents.demo.hooks:HOOKS",), database_url=self._database_url, **secret)
+        self.start_stack(hooks=("agents.demo.hooks:HOOKS",), database_url=self._database_url, **secret, **env)
 
     def start_receiver(self) -> str:
         """A subscriber's system; returns its address. Raises CurfewError when it does not come up."""

@@ -13,7 +13,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from streams.core.errors import Transient
 from streams.sinks.billing import migrate
-from streams.sinks.billing.engine import READ_ONLY, describe, explained, open_engine, parse
+from streams.sinks.billing.engine import READ_ONLY, SQLITE_CACHE_MIB, describe, explained, open_engine, parse
 from streams.sinks.billing.port import Fence, Fenced, Now
 from streams.sinks.billing.tables import commit_mark, fence
 from streams.sinks.billing.write import RacedError
@@ -30,9 +30,9 @@ POSTGRES_PARALLEL = 4
 class Database:
     """The database behind the billing store; its URL says which. Connects at the first use."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, sqlite_cache_mib: int = SQLITE_CACHE_MIB) -> None:
         self._url = parse(url)
-        self._engine = open_engine(self._url)
+        self._engine = open_engine(self._url, sqlite_cache_mib)
         self._reading = self._engine.execution_options(**{READ_ONLY: True})
         one_writer = self._url.get_backend_name() == "sqlite"
         self.parallel = 1 if one_writer else POSTGRES_PARALLEL

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,9 @@ from streams.core.errors import CurfewError, Fatal, Misconfigured, Transient
 #: A second process (a report, a migration) may hold the write lock for a moment; without waiting, every overlap of two
 #: transactions would be an error. Longer than a full chunk takes, shorter than the session timeout of the group (10 s).
 SQLITE_BUSY_MS = 5_000
-#: By default 2 MiB. Change ids fall anywhere into the indexes, so with a million changes nearly every row of a
+#: SQLite's own default is 2. Change ids fall anywhere into the indexes, so with a million changes nearly every row of a
 #: transaction would be a page read from the file again.
-SQLITE_CACHE_KIB = 64 * 1024
+SQLITE_CACHE_MIB = 64
 #: A writer that is stuck (by SIGSTOP, say) holds the fence row; without this limit its successor waits for ever.
 POSTGRES_IDLE_IN_TRANSACTION_MS = 30_000
 #: The successor's wait for the stuck writer: it then reports Transient and tries again, instead of hanging silently.
@@ -57,7 +58,7 @@ def describe(url: URL) -> str:
     return url.set(query={}).render_as_string(hide_password=True)
 
 
-def open_engine(url: URL) -> Engine:
+def open_engine(url: URL, sqlite_cache_mib: int = SQLITE_CACHE_MIB) -> Engine:
     """An engine that commits durably; nothing is connected before the first use."""
     if url.get_backend_name() == "postgresql":
         settings = {
@@ -76,7 +77,7 @@ def open_engine(url: URL) -> Engine:
         )
     engine = create_engine(url, connect_args={"timeout": SQLITE_BUSY_MS / 1000})
     event.listen(engine, "do_connect", _make_directory)
-    event.listen(engine, "connect", _configure_sqlite)
+    event.listen(engine, "connect", partial(_configure_sqlite, cache_mib=sqlite_cache_mib))
     event.listen(engine, "begin", _begin_sqlite)
     return engine
 
@@ -85,7 +86,7 @@ def _make_directory(_dialect: Any, _record: Any, cargs: tuple[Any, ...], _cparam
     Path(cargs[0]).parent.mkdir(parents=True, exist_ok=True)
 
 
-def _configure_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
+def _configure_sqlite(connection: sqlite3.Connection, _record: Any, cache_mib: int) -> None:
     connection.isolation_level = None  # the driver's own BEGIN comes too late: see _begin_sqlite
     connection.execute(f"PRAGMA busy_timeout = {SQLITE_BUSY_MS}")
     # A reader (report, reconciliation) must not stop the night's writing.
@@ -93,7 +94,7 @@ def _configure_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
     # NORMAL loses the newest commits when the power fails, and those are already acknowledged: FULL.
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA foreign_keys = ON")
-    connection.execute(f"PRAGMA cache_size = -{SQLITE_CACHE_KIB}")
+    connection.execute(f"PRAGMA cache_size = -{cache_mib * 1024}")
 
 
 def _begin_sqlite(connection: Connection) -> None:

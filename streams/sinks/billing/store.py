@@ -14,6 +14,7 @@ from streams.core.plan_change.messages import Acknowledgement, ExecutionResult, 
 from streams.sinks.billing import migrate, parts, plans, read, settle
 from streams.sinks.billing.database import Database
 from streams.sinks.billing.decide import Opened, Waiting
+from streams.sinks.billing.engine import SQLITE_CACHE_MIB
 from streams.sinks.billing.port import Counts, Fence, Finished, Now, Released, Settled, Split, StoredOutcome
 
 T = TypeVar("T")
@@ -28,11 +29,12 @@ READ_OUTCOMES = 1_000
 class SqlBillingStore:
     """A :class:`~streams.sinks.billing.port.BillingStore` in SQLite or PostgreSQL; the URL says which.
 
-    Connects at the first call. Raises Misconfigured for a URL that is neither.
+    Connects at the first call. Raises Misconfigured for a URL that is neither. ``sqlite_cache_mib``: memory that a
+    connection to SQLite fills with pages as the store grows, up to this and no further.
     """
 
-    def __init__(self, url: str) -> None:
-        self._database = Database(url)
+    def __init__(self, url: str, sqlite_cache_mib: int = SQLITE_CACHE_MIB) -> None:
+        self._database = Database(url, sqlite_cache_mib)
 
     def __str__(self) -> str:
         return str(self._database)
