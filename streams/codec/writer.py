@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from decimal import Context, Decimal
+from functools import cache
 from typing import Any
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -18,8 +19,8 @@ _EPOCH_DAY = date(1970, 1, 1).toordinal()
 _MS = timedelta(milliseconds=1)
 #: Shifts the point of any amount, which has 38 digits at most, without rounding.
 _EXACT = Context(prec=64)
-#: Names of facts and parameters come again and again; without a bound, whatever anybody uses as a name would stay.
-_KNOWN_NAMES = 8_192
+#: Names of facts and parameters come again and again: so many are kept, of so many characters at most.
+_KNOWN_NAMES, _NAME_LENGTH = 8_192, 64
 
 Write = Callable[[Any], str]
 
@@ -48,11 +49,13 @@ class _Compiler:
 
     def __init__(self) -> None:
         self._globals: dict[str, Any] = {
-            "ascii": str.isascii, "bytewise": _bytewise, "N": _NUMBERS, "instant": _instant, "decimal": _decimal,
-            "listed": _listed, "mapped": _mapped, "DAY": _EPOCH_DAY, "YES": "\1", "NO": "\0",
+            "plain": str.__str__, "bytewise": _bytewise, "N": _NUMBERS, "whole": _whole, "instant": _instant,
+            "decimal": _decimal, "listed": _listed, "mapped": _mapped, "DAY": _EPOCH_DAY, "TRUTH": _TRUTH,
             "NONE": _NUMBERS[0], "SOME": _NUMBERS[1],
         }  # fmt: skip
         self._records: dict[str, str] = {}
+        #: Records that only hold an instant among other values.
+        self._instants: set[str] = set()
 
     def record(self, schema: Any) -> Write:
         function = f"record_{len(self._records)}"
@@ -77,11 +80,15 @@ class _Compiler:
         logical = None if isinstance(schema, str) else schema.get("logicalType")
         match kind, logical:
             case "string", None:
-                return [f"if not ascii({v}): {v} = bytewise({v})"], f"{{N[len({v})]}}{{{v}}}"
-            case (("long" | "int"), None):
-                return [], f"{{N[{v}]}}"
+                # What a text of another class formats itself as may be another text than the one that was measured.
+                lines = [f"if type({v}) is not str: {v} = plain({v})", f"if not {v}.isascii(): {v} = bytewise({v})"]
+                return lines, f"{{N[len({v})]}}{{{v}}}"
+            case "long", None:
+                return [f"if type({v}) is not int: {v} = whole({v})"], f"{{N[{v}]}}"
+            case "int", None:
+                return [f"{v} = whole({v}, 32)"], f"{{N[{v}]}}"
             case "boolean", None:
-                return [], f"{{YES if {v} else NO}}"
+                return [], f"{{TRUTH[{v}]}}"
             case "bytes", None:
                 return [f"{v} = {v}.decode('latin-1')"], f"{{N[len({v})]}}{{{v}}}"
             case "long", "timestamp-millis":
@@ -119,8 +126,27 @@ class _Compiler:
         if not isinstance(values, list) or len(values) == 2:
             return f"mapped({v}, {self._item(values)})"
         name = f"values_{len(self._globals)}"
-        self._globals[name] = _values(values)
+        self._globals[name] = _values(dict(self._tags(values)), values)
         return f"{name}({v})"
+
+    def _tags(self, branches: list[Any]) -> Iterator[tuple[type, str]]:
+        """Each branch of the values of events: the Python type that goes there, and its number as it is written."""
+        for number, branch in enumerate(branches):
+            match branch:
+                case "null" | "string" | "boolean" | "long":
+                    kind = _PLAIN[branch]
+                case {"type": "bytes", "logicalType": "decimal"}:
+                    kind = Decimal
+                case {"type": "int", "logicalType": "date"}:
+                    kind = date
+                case {"type": "record", "fields": [{"name": "at", "type": {"logicalType": "timestamp-millis"}}]}:
+                    self._instants.add(branch["name"])
+                    kind = datetime
+                case str() if branch in self._instants:
+                    kind = datetime
+                case _:
+                    raise _Other
+            yield kind, _NUMBERS[number]
 
 
 def _varint(number: int) -> str:
@@ -141,6 +167,8 @@ class _Numbers(dict[int, str]):
         return _varint(number << 1 if number >= 0 else ~(number << 1))
 
 
+_PLAIN: dict[str, type] = {"null": type(None), "string": str, "boolean": bool, "long": int}
+_TRUTH = {True: "\1", False: "\0"}
 _NUMBERS = _Numbers()
 _NUMBERS.update({number: _NUMBERS[number] for number in range(-64, 8_192)})
 _MORE = [chr(bits | 128) for bits in range(128)]
@@ -151,15 +179,24 @@ def _bytewise(text: str) -> str:
 
 
 def _text(value: str) -> str:
-    if not str.isascii(value):
-        value = _bytewise(value)
-    return f"{_NUMBERS[len(value)]}{value}"
+    text = str.__str__(value)
+    if not text.isascii():
+        text = _bytewise(text)
+    return f"{_NUMBERS[len(text)]}{text}"
+
+
+def _whole(value: Any, bits: int = 64) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{value!r} is no whole number")
+    if not -(2 ** (bits - 1)) <= value < 2 ** (bits - 1):
+        raise OverflowError(f"{value} does not fit into {bits} bits")
+    return int(value)
 
 
 def _instant(value: datetime) -> str:
     ms = (value - _EPOCH) // _MS
     n = ms << 1
-    if 2**35 <= n < 2**42:  # from 1970 to 2039 it is six bytes
+    if 2**35 <= n < 2**42:  # six bytes, from July 1970 to 2039
         return (
             f"{_MORE[n & 127]}{_MORE[n >> 7 & 127]}{_MORE[n >> 14 & 127]}{_MORE[n >> 21 & 127]}{_MORE[n >> 28 & 127]}"
             f"{chr(n >> 35)}"
@@ -169,15 +206,18 @@ def _instant(value: datetime) -> str:
 
 def _decimal(value: Decimal, precision: int, scale: int) -> str:
     _, digits, exponent = value.as_tuple()
-    if not isinstance(exponent, int) or exponent + scale < 0 or len(digits) > precision:
+    if not isinstance(exponent, int) or exponent + scale < 0 or (value and len(digits) + exponent + scale > precision):
         raise ValueError(f"{value} does not fit into {precision} digits, {scale} of them behind the point")
-    number = int(value.scaleb(scale, _EXACT))
+    number = int(value.scaleb(scale, _EXACT)) if value else 0
     size = (number.bit_length() + 8) // 8
     return f"{_NUMBERS[size]}{number.to_bytes(size, 'big', signed=True).decode('latin-1')}"
 
 
 def _listed(values: Any, write: Write) -> str:
-    return "".join([_NUMBERS[len(values)], *map(write, values), "\0"]) if values else "\0"
+    if isinstance(values, str | bytes):
+        raise TypeError(f"{values!r} is no list")
+    size = len(values)  # of None there is none: "unknown" must not become "empty"
+    return "".join([_NUMBERS[size], *map(write, values), "\0"]) if size else "\0"
 
 
 def _mapped(values: dict[str, Any], write: Write) -> str:
@@ -191,17 +231,22 @@ class _Names(dict[str, str]):
         self._tag = tag
 
     def __missing__(self, name: str) -> str:
-        if len(self) >= _KNOWN_NAMES:
-            self.clear()
-        written = self[name] = f"{_text(name)}{self._tag}"
+        written = f"{_text(name)}{self._tag}"
+        if len(name) <= _NAME_LENGTH:
+            if len(self) >= _KNOWN_NAMES:
+                self.clear()
+            self[name] = written
         return written
 
 
-def _values(branches: list[Any]) -> Write:
+#: Of all writers together, by their tag.
+_names = cache(_Names)
+
+
+def _values(tags: dict[type, str], branches: list[Any]) -> Write:
     """A map of values: null, string, boolean, long, decimal, date, and a record with an instant in it. A value's type
     says the branch."""
-    tags = dict(_tags(branches))
-    if set(tags) != {"null", "string", "boolean", "long", "bytes", "int", "record"}:
+    if len(tags) != 7:
         raise _Other
     [(precision, scale)] = [
         (branch["precision"], branch.get("scale", 0))
@@ -209,25 +254,26 @@ def _values(branches: list[Any]) -> Write:
         if isinstance(branch, dict) and branch.get("logicalType") == "decimal"
     ]
     writers: dict[type, Write] = {
-        type(None): lambda value: tags["null"],
-        str: lambda value: tags["string"] + _text(value),
-        bool: lambda value: tags["boolean"] + ("\1" if value else "\0"),
-        int: lambda value: tags["long"] + _NUMBERS[value],
-        Decimal: lambda value: tags["bytes"] + _decimal(value, precision, scale),
-        date: lambda value: tags["int"] + _NUMBERS[value.toordinal() - _EPOCH_DAY],
-        datetime: lambda value: tags["record"] + _instant(value),
+        type(None): lambda value: tags[type(None)],
+        str: lambda value: tags[str] + _text(value),
+        bool: lambda value: tags[bool] + _TRUTH[value],
+        int: lambda value: tags[int] + _NUMBERS[value],
+        Decimal: lambda value: tags[Decimal] + _decimal(value, precision, scale),
+        date: lambda value: tags[date] + _NUMBERS[value.toordinal() - _EPOCH_DAY],
+        datetime: lambda value: tags[datetime] + _instant(value),
     }
-    names, ascii = _Names(tags["string"]), str.isascii
+    names = _names(tags[str])
 
     def write(values: dict[str, Any]) -> str:
-        if not values:
+        size = len(values)
+        if not size:
             return "\0"
-        pieces = [_NUMBERS[len(values)]]
+        pieces = [_NUMBERS[size]]
         add = pieces.append
         for name, value in values.items():
             kind = type(value)
             if kind is str:
-                if not ascii(value):
+                if not value.isascii():
                     value = _bytewise(value)
                 add(f"{names[name]}{_NUMBERS[len(value)]}{value}")
             else:
@@ -241,11 +287,3 @@ def _values(branches: list[Any]) -> Write:
 def _base(kind: type) -> type:
     """Enumerations of texts travel as texts."""
     return str if issubclass(kind, str) else kind
-
-
-def _tags(branches: list[Any]) -> Iterator[tuple[str, str]]:
-    for number, branch in enumerate(branches):
-        if isinstance(branch, str):
-            yield branch if branch in ("null", "string", "boolean", "long") else "record", _NUMBERS[number]
-        else:
-            yield str(branch["type"]), _NUMBERS[number]

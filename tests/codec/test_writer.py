@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from enum import Enum
 from io import BytesIO
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +22,7 @@ from streams.codec.wire_types import wire_class
 from streams.codec.writer import compile_writer
 from streams.core.delivery.messages import Attempt, Header
 from streams.core.events import Audience, Event
+from streams.core.plan_change.messages import Request, RequestKind
 
 SCHEMAS = LocalSchemas()
 PARSED = SCHEMAS.newest("curfew.events.Event").parsed
@@ -44,7 +47,26 @@ def an_event(**changed: Any) -> Event:
     return Event(**{**fields, **changed})
 
 
-texts = st.text(max_size=90)
+class Plan(str, Enum):  # noqa: UP042  # formats itself as "Plan.GOLD", unlike a StrEnum
+    GOLD = "gold"
+
+
+class Shouting(str):
+    __slots__ = ()
+
+    def __format__(self, _: str) -> str:
+        return str.upper(self) + "!"
+
+
+REQUEST = Request(
+    request_id="r", kind=RequestKind.ORDER, account_id="A1", service_id="S1", element_key=None, effective_date=None,
+    silent=False, apply_fees=True, options=(), channel="crm", expected_revision=1, requested_at=EPOCH,
+)  # fmt: skip
+_WRITE_REQUEST = compile_writer(SCHEMAS.newest("curfew.planchange.Request").parsed)
+assert _WRITE_REQUEST is not None
+WRITE_REQUEST = _WRITE_REQUEST
+
+texts = st.text(max_size=90) | st.just(Plan.GOLD)
 values = st.one_of(
     st.none(),
     st.booleans(),
@@ -72,6 +94,16 @@ def test_the_bytes_are_those_of_fastavro(
     assert WRITE(event) == fastavro(event)
 
 
+def test_a_text_of_another_class_is_written_as_its_characters_are() -> None:
+    """However it formats itself: its length is that of the characters."""
+
+    def written(text: type[str]) -> bytes:
+        value = text("silver")
+        return WRITE(an_event(type=value, facts={value: value}, missing=(value,), account_id=value))
+
+    assert written(Shouting) == written(str)
+
+
 @pytest.mark.parametrize(
     "changed",
     [
@@ -82,6 +114,10 @@ def test_the_bytes_are_those_of_fastavro(
         {"facts": {"a": Decimal("1.1234567")}},
         {"facts": {"a": ["b"]}},
         {"occurred_at": "today"},
+        {"facts": None},
+        {"missing": None},
+        {"facts": {1: "a"}},
+        {"type": b"invoice.posted"},
     ],
 )
 def test_what_fastavro_refuses_is_refused(changed: dict[str, Any]) -> None:
@@ -90,6 +126,25 @@ def test_what_fastavro_refuses_is_refused(changed: dict[str, Any]) -> None:
         fastavro(an_event(**changed))
     with pytest.raises((AttributeError, KeyError, TypeError, ValueError, OverflowError)):
         WRITE(an_event(**changed))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"expected_revision": True},
+        {"expected_revision": 3.0},
+        {"expected_revision": Decimal(3)},
+        {"options": None},
+        {"options": "abc"},
+        {"element_key": 1},
+        {"silent": "false"},
+    ],
+)
+def test_a_value_of_another_type_is_refused(changed: dict[str, Any]) -> None:
+    """It must not be written as something that looks right."""
+    request = replace(REQUEST, **changed)
+    with pytest.raises((AttributeError, KeyError, TypeError, ValueError, OverflowError)):
+        WRITE_REQUEST(request)
 
 
 @given(st.binary(max_size=300), st.none() | st.binary(), st.lists(st.tuples(texts, st.binary(max_size=9)), max_size=70))
