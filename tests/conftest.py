@@ -14,7 +14,7 @@ from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped,u
 
 from agents.embedded import Stack, StackConfig
 from tests.support import brokers
-from tests.support.brokers import Brokers
+from tests.support.brokers import Brokers, Cluster
 
 #: Where tests run whole applications, of up to nine processes each.
 APPLICATIONS = (
@@ -60,10 +60,29 @@ def unique(topic_prefix: str) -> Callable[[str], str]:
 
 
 @pytest.fixture
-def private_stack(tmp_path: Path) -> Iterator[Callable[..., Stack]]:
-    """Start a stack for this test alone: `private_stack(with_registry=False, ...)`, the keywords of StackConfig.
+def private_kafka(tmp_path: Path) -> Iterator[Callable[..., Cluster]]:
+    """Start a Kafka for this test alone: `private_kafka(with_registry=False, ...)`, the keywords of `brokers.private`.
 
-    For tests that kill or reconfigure the broker. The stack has started (`.address`) and is stopped after the test.
+    It has started (`.address`), may be killed, and is stopped after the test.
+    """
+    with ExitStack() as running:
+        count = 0
+
+        def start(**settings: Any) -> Cluster:
+            nonlocal count
+            count += 1
+            cluster = brokers.private(tmp_path / f"stack-{count}", **settings)
+            running.callback(cluster.stop)
+            cluster.start()
+            return cluster
+
+        yield start
+
+
+@pytest.fixture
+def private_stack(tmp_path: Path) -> Iterator[Callable[..., Stack]]:
+    """Start an embedded stack, also where there is Docker: `private_stack(with_registry=False, ...)`, the keywords of
+    StackConfig. For tests of the stack itself; it has started (`.address`) and is stopped after the test.
     """
     with ExitStack() as running:
         count = 0

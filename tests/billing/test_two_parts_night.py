@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from agents.embedded import Stack
 from tests.e2e import nights
 from tests.e2e.application import Application
 from tests.e2e.nights import DEADLINE, NOON, pass_time
+from tests.support.brokers import Cluster
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.faults]
 
@@ -22,10 +22,10 @@ DUE = DEADLINE - timedelta(hours=HOURS)
 
 
 @pytest.fixture
-def night(private_stack: Callable[..., Stack], tmp_path: Path) -> Iterator[Application]:
+def night(private_kafka: Callable[..., Cluster], tmp_path: Path) -> Iterator[Application]:
     """One service; second parts are due two hours before midnight."""
     env = {"CURFEW_SECOND_PART_HOURS": str(HOURS)}
-    with nights.night(private_stack(), tmp_path, {SERVICE: ACCOUNT}, env=env) as made:
+    with nights.night(private_kafka(), tmp_path, {SERVICE: ACCOUNT}, env=env) as made:
         yield made
 
 

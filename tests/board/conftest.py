@@ -12,7 +12,6 @@ from confluent_kafka import Producer
 from pydantic import SecretStr
 
 from agents.board.server import build
-from agents.embedded import Stack, StackConfig
 from streams.core.errors import Poison
 from streams.core.plan_change.matrix import MissedPolicy
 from streams.kafka import dead_letters
@@ -21,6 +20,7 @@ from tests.board.serving import serving
 from tests.e2e import nights
 from tests.e2e.application import Application, created
 from tests.plan_changes.makers import a_request, an_element
+from tests.support.brokers import private
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "a-token-of-the-tests"
@@ -52,7 +52,7 @@ def evening(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Evening]:
         "UNPAID_BILLS": str(unpaid),
     }
     held = an_element(missed_policy=MissedPolicy.HOLD)
-    stack = Stack(StackConfig(data_dir=tmp_path_factory.mktemp("board-stack")))
+    stack = private(tmp_path_factory.mktemp("board-stack"))
     with stack, nights.night(stack, directory, SERVICES, elements=[held], env=env) as made:
         orders = [a_request(f"R-{one}", account_id=account, service_id=one) for one, account in SERVICES.items()]
         made.send("plan-change.requests", *((order.account_id, order) for order in orders))

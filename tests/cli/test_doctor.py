@@ -27,10 +27,10 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 
 from agents.doctor import clocks
 from agents.doctor.checks import Status
-from agents.embedded import Stack, StackConfig
 from streams.kafka.partitioner import partition_of
 from streams.settings import Settings
 from tests.cli.curfew import Curfew, Finished
+from tests.support.brokers import Cluster, private
 from tests.support.kafka_io import TIMEOUT_SECONDS, wait_until
 from tests.support.skewed import skewed
 
@@ -40,15 +40,15 @@ Doctor = Callable[..., Finished]
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """One of its own: what is broken here would break every other test."""
-    running = Stack(StackConfig(data_dir=tmp_path_factory.mktemp("doctor")))
+    running = private(tmp_path_factory.mktemp("doctor"))
     with running:
         yield running
 
 
 @pytest.fixture(scope="module")
-def doctor(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Doctor:
+def doctor(stack: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Doctor:
     """`curfew doctor -f json` in a process of its own, after `topics apply` and `schemas apply`."""
     assert stack.address is not None
     environment = {
@@ -102,7 +102,7 @@ def test_without_the_registry_it_says_so_and_looks_at_the_rest(doctor: Doctor) -
     assert any("topics: " in one for one in findings(finished, "ok"))
 
 
-def test_each_fault_is_named_with_its_remedy(doctor: Doctor, stack: Stack) -> None:
+def test_each_fault_is_named_with_its_remedy(doctor: Doctor, stack: Cluster) -> None:
     """All at once: one fault must not hide another."""
     assert stack.address is not None
     servers = stack.address.bootstrap_servers
@@ -163,7 +163,7 @@ def test_a_broker_that_accepts_and_never_answers_does_not_hold_it_up(
 
 @pytest.mark.parametrize(("broker_off_s", "word"), [(-300, "ahead of"), (300, "behind")])
 def test_clocks_that_are_five_minutes_apart_are_told(
-    stack: Stack, doctor: Doctor, broker_off_s: int, word: str
+    stack: Cluster, doctor: Doctor, broker_off_s: int, word: str
 ) -> None:
     """The command as it is, against a broker that stamps records with another time: which one of the two is wrong it
     cannot know, and says so."""
@@ -176,7 +176,7 @@ def test_clocks_that_are_five_minutes_apart_are_told(
 
 @pytest.mark.parametrize(("offset", "word"), [("+5m", "ahead of"), ("-5m", "behind")])
 def test_a_machine_whose_clock_is_off_by_five_minutes_is_told(
-    stack: Stack, doctor: Doctor, monkeypatch: pytest.MonkeyPatch, offset: str, word: str
+    stack: Cluster, doctor: Doctor, monkeypatch: pytest.MonkeyPatch, offset: str, word: str
 ) -> None:
     """The clock is read in a process under libfaketime; what asks the broker is outside of it (tests.support.skewed).
 

@@ -14,7 +14,6 @@ from typing import Any, Final
 
 from confluent_kafka import Producer
 
-from agents.embedded import Stack
 from streams.codec import Codec, Registry
 from streams.codec.registration import register_all
 from streams.core.ids import derive
@@ -22,7 +21,7 @@ from streams.kafka import admin as kafka_admin
 from streams.kafka.manifest import Manifest
 from tests.delivery.plant import Plant, event, subscription
 from tests.delivery.receiving import SECRET
-from tests.support.brokers import Brokers
+from tests.support.brokers import Brokers, Cluster
 from tests.support.kafka_io import TIMEOUT_SECONDS, wait_until
 
 ACCOUNTS: Final = 20
@@ -31,7 +30,7 @@ ACCOUNTS: Final = 20
 class Deployment:
     """Commands and workers of Curfew against one stack."""
 
-    def __init__(self, stack: Stack | Brokers, directory: Path) -> None:
+    def __init__(self, stack: Cluster | Brokers, directory: Path) -> None:
         address = stack if isinstance(stack, Brokers) else stack.address
         assert address is not None, "the stack has started"
         self.address = address

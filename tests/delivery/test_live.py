@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from agents.embedded import Stack, StackConfig
 from streams.kafka.lag.offset_fetch import committed_offsets
 from tests.cli.curfew import Curfew, runner
 from tests.delivery.deployment import Deployment
 from tests.delivery.receiving import SECRET_REF, receiver
+from tests.support.brokers import private
 from tests.support.kafka_io import wait_until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -33,7 +33,7 @@ secret_ref = "{secret}"
 def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     """Two delivery workers and a dispatcher; no queue and no subscription of a test is there yet."""
     directory = tmp_path_factory.mktemp("live")
-    stack = Stack(StackConfig(data_dir=directory / "stack"))
+    stack = private(directory / "stack")
     with stack:
         made = Deployment(stack, directory)
         made.prepare()

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from agents.embedded import Stack
 from tests.delivery.deployment import ACCOUNTS, Deployment
 from tests.delivery.receiving import SECRET_REF, receiver
+from tests.support.brokers import Cluster
 from tests.support.kafka_io import wait_until
 
 #: The failing account must not be given up before it is repaired: half a minute alone, minutes on a busy machine.
@@ -37,8 +37,8 @@ PATIENCE_S = 240.0
 
 
 @pytest.fixture
-def deployment(private_stack: Callable[..., Stack], tmp_path: Path) -> Deployment:
-    deployed = Deployment(private_stack(), tmp_path)
+def deployment(private_kafka: Callable[..., Cluster], tmp_path: Path) -> Deployment:
+    deployed = Deployment(private_kafka(), tmp_path)
     deployed.run("topics", "apply", "--queue", "partner")
     deployed.run("schemas", "apply")
     return deployed

@@ -81,6 +81,14 @@ def test_no_secret_is_written_down(name: str) -> None:
         assert not option.endswith(("password", "authorization")) or value.startswith("${env:"), option
 
 
+@sinks
+def test_a_sink_that_retries_is_not_taken_for_dead(name: str) -> None:
+    """The HTTP sink sleeps within one call, and Kafka's default allows five minutes between two polls."""
+    config = SINKS[name]
+
+    assert 120_000 < int(config["max.retries"]) * int(config["retry.backoff.ms"]) < 300_000
+
+
 def test_amounts_are_numbers_in_json() -> None:
     """Connect's default is base64 of an unscaled integer."""
     assert SINKS["http-sink"]["decimal.format"] == "NUMERIC"

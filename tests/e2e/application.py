@@ -19,7 +19,6 @@ from agents.clock import barrier_reads
 from agents.configuration.records import write_records
 from agents.configuration.routes import read_routes
 from agents.configuration.subscriptions import read_subscriptions
-from agents.embedded import StackAddress
 from agents.supervisor import Supervisor
 from agents.worker import WORKERS
 from streams.codec import Codec, Registry
@@ -49,6 +48,7 @@ from streams.settings import ClockMode, Settings
 from streams.sinks.billing import SqlBillingStore
 from tests.delivery.receiving import SECRET, SECRET_REF
 from tests.plan_changes.makers import LONG_AGO, an_element
+from tests.support.brokers import Address
 from tests.support.kafka_io import TIMEOUT_SECONDS, wait_until
 
 QUEUE = "customer-events"
@@ -112,7 +112,7 @@ class Application:
 
     def __init__(
         self,
-        address: StackAddress,
+        address: Address,
         directory: Path,
         *,
         clock: ClockMode = ClockMode.WALL,

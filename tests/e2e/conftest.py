@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from agents.embedded import Stack, StackConfig
 from tests.cli.curfew import Curfew, runner
 from tests.delivery.receiving import RunningReceiver, receiver
 from tests.e2e.application import Application
+from tests.support.brokers import Cluster, private
 from tests.support.proxy import Proxy
 from tests.watchdog.mail_server import MailServer, mail_server
 
@@ -22,15 +22,15 @@ BILLING_DISK = "8m"
 
 
 @pytest.fixture(scope="package")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A stack for this package alone: the manifest fixes the topics' names, and tests restart the broker."""
-    made = Stack(StackConfig(data_dir=tmp_path_factory.mktemp("e2e-stack")))
+    made = private(tmp_path_factory.mktemp("e2e-stack"))
     with made:
         yield made
 
 
 @pytest.fixture(scope="package")
-def registry_proxy(stack: Stack) -> Iterator[Proxy]:
+def registry_proxy(stack: Cluster) -> Iterator[Proxy]:
     """The way from the workers to the registry."""
     assert stack.address is not None
     proxy = Proxy(stack.address.schema_registry_url)
@@ -73,7 +73,7 @@ def mailbox() -> Iterator[MailServer]:
 
 @pytest.fixture(scope="package")
 def application(
-    stack: Stack,
+    stack: Cluster,
     registry_proxy: Proxy,
     billing_disk: Path,
     crm: RunningReceiver,

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from agents.embedded import Stack
 from streams.core.plan_change.matrix import MatrixElement
 from streams.settings import ClockMode
 from tests.e2e.application import Application
+from tests.support.brokers import Cluster
 from tests.support.kafka_io import TIMEOUT_SECONDS
 
 #: São Paulo has no midnight that night: 2018-11-04 begins at 01:00, which is 03:00 in UTC.
@@ -21,7 +21,7 @@ HOUR = timedelta(hours=1)
 
 @contextmanager
 def night(
-    stack: Stack,
+    stack: Cluster,
     directory: Path,
     services: Mapping[str, str],
     *,

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from agents.embedded import Stack, StackConfig
 from streams.core.events import Audience, Event
 from tests.e2e import nights
 from tests.e2e.application import Application
 from tests.e2e.nights import DEADLINE, NOON, pass_time
 from tests.plan_changes.makers import a_request, an_element
+from tests.support.brokers import private
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
@@ -28,7 +28,7 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Application]:
     """The application an hour after a midnight, for which each service had ordered its change at noon."""
     env = {"CURFEW_HOOKS": '["tests.e2e.hooks:HOOKS"]', "PYTHONPATH": str(ROOT)}
     services, elements = {f"S-{name}": name for name in NAMES}, map(an_element, NAMES)
-    stack = Stack(StackConfig(data_dir=tmp_path_factory.mktemp("hooks-stack")))
+    stack = private(tmp_path_factory.mktemp("hooks-stack"))
     with stack, nights.night(stack, tmp_path_factory.mktemp("hooks"), services, elements=elements, env=env) as made:
         orders = [
             a_request(name, account_id=name, service_id=f"S-{name}", element_key=name, silent=name == "silent")

@@ -10,7 +10,7 @@ from confluent_kafka.schema_registry import SchemaRegistryClient
 from confluent_kafka.schema_registry.avro import AvroDeserializer
 from confluent_kafka.serialization import MessageField, SerializationContext
 
-from agents.embedded import Stack, run_kafka_tool
+from agents.embedded import DEFAULT_KAFKA_VERSION, run_kafka_tool
 from streams.codec.cloudevents import cloud_event
 from streams.core.objects import Invoice, InvoiceChange, Op
 from tests.e2e.application import Application, as_bytes, created, headers, now, suspended
@@ -57,7 +57,7 @@ def test_confluents_own_deserializer_reads_an_event_with_its_types(application: 
     assert headers(message)["content-type"] == "application/avro"
 
 
-def test_kafkas_console_consumer_prints_key_and_headers(application: Application, stack: Stack) -> None:
+def test_kafkas_console_consumer_prints_key_and_headers(application: Application) -> None:
     """The record key is the plain account id, and the CloudEvents headers are plain text."""
     application.send(
         "billing.account",
@@ -72,7 +72,7 @@ def test_kafkas_console_consumer_prints_key_and_headers(application: Application
         ["--bootstrap-server", application.settings.bootstrap_servers, "--topic", "queue.customer-events",
          "--from-beginning", "--max-messages", str(waiting), "--timeout-ms", "120000",
          "--property", "print.key=true", "--property", "print.headers=true", "--property", "print.value=false"],
-        kafka_version=stack.config.kafka_version, timeout_seconds=TIMEOUT_SECONDS,
+        kafka_version=DEFAULT_KAFKA_VERSION, timeout_seconds=TIMEOUT_SECONDS,
     )  # fmt: skip
 
     assert read.returncode == 0, read.stderr
@@ -83,14 +83,14 @@ def test_kafkas_console_consumer_prints_key_and_headers(application: Application
     assert "ce_subject:account/interop-console" in line
 
 
-def test_text_from_kafkas_console_producer_becomes_a_dead_letter(application: Application, stack: Stack) -> None:
+def test_text_from_kafkas_console_producer_becomes_a_dead_letter(application: Application) -> None:
     """Java's client, compressed: put aside unchanged, the reason under headers that tools know; the flow goes on."""
     sent = run_kafka_tool(
         "org.apache.kafka.tools.ConsoleProducer",
         ["--bootstrap-server", application.settings.bootstrap_servers, "--topic", "billing.account",
          "--compression-codec", "zstd", "--property", "parse.key=true", "--property", "key.separator=|"],
         stdin='interop-java|{"id": "interop-java"}\n',
-        kafka_version=stack.config.kafka_version, timeout_seconds=TIMEOUT_SECONDS,
+        kafka_version=DEFAULT_KAFKA_VERSION, timeout_seconds=TIMEOUT_SECONDS,
     )  # fmt: skip
     assert sent.returncode == 0, sent.stderr
     application.send(

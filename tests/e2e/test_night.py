@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from agents.embedded import Stack
 from streams.core.events import Event
 from streams.core.objects import Op, Service, ServiceChange
 from tests.e2e import nights
 from tests.e2e.application import QUEUE, Application
 from tests.e2e.nights import DEADLINE, HOUR, NOON, pass_time
+from tests.support.brokers import Cluster
 from tests.support.kafka_io import wait_until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
@@ -23,9 +23,9 @@ ACCOUNT, SERVICE = "A1", "S1"
 
 
 @pytest.fixture
-def night(private_stack: Callable[..., Stack], tmp_path: Path) -> Iterator[Application]:
+def night(private_kafka: Callable[..., Cluster], tmp_path: Path) -> Iterator[Application]:
     """One account with one service."""
-    with nights.night(private_stack(), tmp_path, {SERVICE: ACCOUNT}) as made:
+    with nights.night(private_kafka(), tmp_path, {SERVICE: ACCOUNT}) as made:
         yield made
 
 

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from agents.embedded import Stack
 from streams.core.plan_change.messages import Request
 from tests.delivery.receiving import RunningReceiver
 from tests.e2e.application import Application, basic_plan, created, now, reactivated, service_created, suspended
 from tests.plan_changes.makers import a_request
+from tests.support.brokers import Cluster
 from tests.support.kafka_io import TIMEOUT_SECONDS, wait_until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
@@ -118,7 +118,7 @@ def test_a_locked_database_is_waited_for(application: Application) -> None:
 
 
 def test_a_broker_that_is_away_for_ten_seconds_costs_nothing(
-    application: Application, stack: Stack, crm: RunningReceiver
+    application: Application, stack: Cluster, crm: RunningReceiver
 ) -> None:
     """Killed in the flow and started again: every event is there, in order, and is delivered, and all workers run."""
     accounts = [f"broker-{number}" for number in range(40)]

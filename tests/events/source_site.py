@@ -13,7 +13,6 @@ from confluent_kafka import Producer
 from fastavro import parse_schema, schemaless_writer
 
 from agents.configuration.records import write_records
-from agents.embedded import Stack, StackAddress, StackConfig
 from agents.embedded.ports import free_port
 from agents.sources.feeds import feed_of
 from agents.sources.rows import ROWS
@@ -26,6 +25,7 @@ from streams.kafka.lag.offset_fetch import committed_offsets
 from streams.kafka.manifest import Manifest
 from streams.kafka.scan import Scanner
 from streams.settings import Settings
+from tests.support.brokers import Address, private
 from tests.support.proxy import Proxy
 
 NEEDED = ("config.sources", ROWS, "sources.shared", "dead-letters.sources")
@@ -55,7 +55,7 @@ def provided(directory: Path) -> Iterator[Site]:
         "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
         "allow.everyone.if.no.acl.found": "true",
     }
-    with Stack(StackConfig(data_dir=directory / "stack", kafka_properties=properties)) as address:
+    with private(directory / "stack", kafka_properties=properties) as address:
         made = Site(address, directory)
         try:
             yield made
@@ -67,7 +67,7 @@ def provided(directory: Path) -> Iterator[Site]:
 class Site:
     """A Kafka that knows who may read what, a registry that can go away, and the worker."""
 
-    def __init__(self, address: StackAddress, directory: Path) -> None:
+    def __init__(self, address: Address, directory: Path) -> None:
         self.servers = address.bootstrap_servers
         self.proxy = Proxy(address.schema_registry_url)
         self.registry = Registry(address.schema_registry_url)

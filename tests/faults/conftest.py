@@ -23,9 +23,9 @@ def flow(kafka: Brokers, topic_prefix: str, tmp_path: Path) -> Iterator[Flow]:
 
 
 @pytest.fixture
-def private_flow(private_stack: Callable[..., Any], topic_prefix: str, tmp_path: Path) -> Iterator[tuple[Flow, Any]]:
+def private_flow(private_kafka: Callable[..., Any], topic_prefix: str, tmp_path: Path) -> Iterator[tuple[Flow, Any]]:
     """A flow and the broker under it, which the test may kill."""
-    stack = private_stack(with_registry=False)
+    stack = private_kafka(with_registry=False)
     made = Flow(servers=stack.address.bootstrap_servers, name=topic_prefix, directory=tmp_path)
     try:
         yield made.create(), stack

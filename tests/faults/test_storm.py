@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from agents.embedded import Stack
 from tests.faults.flow import Flow
 from tests.support.apps import AppProcess
+from tests.support.brokers import Cluster
 from tests.support.kafka_io import wait_until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.faults, pytest.mark.timeout(1200)]
@@ -60,7 +60,7 @@ class Storm:
             self.workers[instance] = self._start(instance)
 
 
-def test_a_storm_of_kills_loses_nothing(private_flow: tuple[Flow, Stack]) -> None:
+def test_a_storm_of_kills_loses_nothing(private_flow: tuple[Flow, Cluster]) -> None:
     """Every change has its effect once after de-duplication; changelog and stores are the fold of the input."""
     flow, stack = private_flow
 

@@ -16,7 +16,6 @@ import pytest
 from agents import supervisor
 from agents.clock import barrier_reads
 from agents.configuration.records import read_rows
-from agents.embedded import Stack, StackConfig
 from streams.codec.registration import register_all
 from streams.core.events import Finding
 from streams.core.usage.objects import ContractChange, Meter, PeriodRule, Usage, UsageContext
@@ -24,6 +23,7 @@ from streams.core.usage.rows import meter_key, meter_reader
 from streams.kafka import admin as kafka_admin
 from streams.kafka.scan import Scanner
 from tests.events.scenarios.stage import Stage
+from tests.support.brokers import private
 from tests.usage.makers import MARCH, Partition, a_bucket, a_contract, a_rule, a_sim, a_state, changed, on, some_usage
 from tests.usage.scenarios.stage import UsageStep
 
@@ -159,7 +159,7 @@ def expected(steps: list[KillStep]) -> Partition:
 @pytest.fixture
 def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[UsageAlone]:
     monkeypatch.setattr(supervisor, "RESTART_AFTER_S", (0.0,))
-    with Stack(StackConfig(data_dir=tmp_path / "stack")) as address:
+    with private(tmp_path / "stack") as address:
         made = UsageAlone(address, tmp_path)
         try:
             yield made

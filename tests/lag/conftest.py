@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from agents.embedded import Stack, StackConfig
+from tests.support.brokers import Cluster, private
 
 PROPERTIES = {
     "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
@@ -15,15 +15,13 @@ PROPERTIES = {
 
 
 @pytest.fixture(scope="package")
-def lag_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    made = Stack(
-        StackConfig(data_dir=tmp_path_factory.mktemp("lag-stack"), with_registry=False, kafka_properties=PROPERTIES)
-    )
+def lag_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    made = private(tmp_path_factory.mktemp("lag-stack"), with_registry=False, kafka_properties=PROPERTIES)
     with made:
         yield made
 
 
 @pytest.fixture
-def servers(lag_stack: Stack) -> str:
+def servers(lag_stack: Cluster) -> str:
     assert lag_stack.address is not None
     return lag_stack.address.bootstrap_servers

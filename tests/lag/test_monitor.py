@@ -18,9 +18,9 @@ import pytest
 from confluent_kafka import Consumer
 from prometheus_client.parser import text_string_to_metric_families
 
-from agents.embedded import Stack
 from tests.cli.curfew import Curfew, runner
 from tests.lag.test_poll import OLD_MS, commit, write
+from tests.support.brokers import Cluster
 from tests.support.kafka_io import TIMEOUT_SECONDS, create_topic, wait_until
 
 pytestmark = pytest.mark.kafka
@@ -124,7 +124,7 @@ def test_a_wrong_regex_is_wrong_usage(curfew: Curfew) -> None:
 
 @pytest.mark.parametrize("times", [1, pytest.param(5, marks=pytest.mark.faults)])
 def test_a_scrape_is_answered_from_memory_while_the_broker_is_away(
-    lag_stack: Stack, servers: str, behind: tuple[str, str], tmp_path: Path, times: int
+    lag_stack: Cluster, servers: str, behind: tuple[str, str], tmp_path: Path, times: int
 ) -> None:
     """Before, meanwhile (the old numbers, and that they are old), and after a restart of the broker. A second group has
     a member, so that members are asked for while its coordinator is not ready."""

@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-from agents.embedded import Stack
 from tests.faults.flow import Flow
+from tests.support.brokers import Cluster
 from tests.support.kafka_io import wait_until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 SESSION_MS = 120_000
 
 
-def test_a_broker_restart_in_the_flow_loses_nothing_and_ends_no_worker(private_flow: tuple[Flow, Stack]) -> None:
+def test_a_broker_restart_in_the_flow_loses_nothing_and_ends_no_worker(private_flow: tuple[Flow, Cluster]) -> None:
     """Killed like by a power cut; workers wait, and go on where they were, if it is back within their session."""
     flow, stack = private_flow
     app = flow.start(shape="async", chunk_seconds=0.02, session_timeout_ms=SESSION_MS)
@@ -36,7 +36,7 @@ def test_a_broker_restart_in_the_flow_loses_nothing_and_ends_no_worker(private_f
     flow.verify([(n, flow.store_directory() / str(n)) for n in range(4)])
 
 
-def test_a_worker_that_starts_before_its_broker_waits_for_it(private_flow: tuple[Flow, Stack]) -> None:
+def test_a_worker_that_starts_before_its_broker_waits_for_it(private_flow: tuple[Flow, Cluster]) -> None:
     """It says what it waits for, and needs no restart."""
     flow, stack = private_flow
     flow.feed(100)
@@ -52,7 +52,7 @@ def test_a_worker_that_starts_before_its_broker_waits_for_it(private_flow: tuple
     flow.verify()
 
 
-def test_sigterm_while_the_broker_is_away_ends_the_worker(private_flow: tuple[Flow, Stack]) -> None:
+def test_sigterm_while_the_broker_is_away_ends_the_worker(private_flow: tuple[Flow, Cluster]) -> None:
     """It cannot commit, so the next start repeats; it must not hang."""
     flow, stack = private_flow
     flow.feed(500)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from agents.embedded import Stack
+from tests.support.brokers import Cluster
 from tests.support.kafka_io import create_topic
 
 SCRIPT = """
@@ -23,9 +23,9 @@ except KafkaException as error:
 
 
 @pytest.mark.kafka
-def test_a_group_whose_coordinator_is_not_ready_does_not_end_the_process(private_stack: Callable[..., Stack]) -> None:
+def test_a_group_whose_coordinator_is_not_ready_does_not_end_the_process(private_kafka: Callable[..., Cluster]) -> None:
     """A fresh cluster has no coordinator yet; the admin client's own way of asking was seen to end in SIGSEGV here."""
-    address = private_stack(with_registry=False).address
+    address = private_kafka(with_registry=False).address
     assert address is not None
     create_topic(address.bootstrap_servers, "there")
 

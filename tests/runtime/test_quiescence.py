@@ -7,16 +7,16 @@ from collections.abc import Callable
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
-from agents.embedded import Stack
 from streams.kafka.quiescence import Quiescence, Waiting
+from tests.support.brokers import Cluster
 from tests.support.kafka_io import create_topic, produce, wait_until
 
 pytestmark = pytest.mark.kafka
 
 
-def test_without_an_answer_everybody_is_waiting(private_stack: Callable[..., Stack]) -> None:
+def test_without_an_answer_everybody_is_waiting(private_kafka: Callable[..., Cluster]) -> None:
     """A broker that is away looks like work in flight, never like rest; time must not move then."""
-    stack = private_stack(with_registry=False)
+    stack = private_kafka(with_registry=False)
     assert stack.address is not None
     config = {"bootstrap.servers": stack.address.bootstrap_servers, "log_level": 0, "error_cb": lambda error: None}
     create_topic(stack.address.bootstrap_servers, "work")

@@ -20,7 +20,10 @@ NEAR_MS = 3_600_000
 
 @contextmanager
 def skewed(bootstrap_servers: str, off_s: float) -> Iterator[str]:
-    """Bootstrap servers of the same broker with its clock ``off_s`` seconds ahead (negative: behind)."""
+    """Bootstrap servers of the same broker with its clock ``off_s`` seconds ahead (negative: behind).
+
+    The broker is one of this machine, under whatever name it goes: ``localhost`` in Docker, else ``127.0.0.1``.
+    """
     host, port = bootstrap_servers.split(":")
     with socket.create_server(("127.0.0.1", 0)) as listener:
         own = listener.getsockname()[1]
@@ -29,19 +32,22 @@ def skewed(bootstrap_servers: str, off_s: float) -> Iterator[str]:
             with suppress(OSError):  # closed
                 while True:
                     client, _ = listener.accept()
-                    _Connection(client, socket.create_connection((host, int(port))), (int(port), own), off_s).start()
+                    server = socket.create_connection((host, int(port)))
+                    _Connection(client, server, host, (int(port), own), off_s).start()
 
         threading.Thread(target=accept, daemon=True).start()
-        yield f"127.0.0.1:{own}"
+        yield f"{host}:{own}"
         with suppress(OSError):
             listener.shutdown(socket.SHUT_RDWR)  # wakes the thread
 
 
 class _Connection:
-    def __init__(self, client: socket.socket, server: socket.socket, ports: tuple[int, int], off_s: float) -> None:
+    def __init__(
+        self, client: socket.socket, server: socket.socket, host: str, ports: tuple[int, int], off_s: float
+    ) -> None:
         self._client = client
         self._server = server
-        self._advertised, self._own = (b"127.0.0.1" + struct.pack(">i", port) for port in ports)
+        self._advertised, self._own = (host.encode() + struct.pack(">i", port) for port in ports)
         self._off_ms = round(off_s * 1000)
         self._produced: set[bytes] = set()
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from agents.embedded import Stack
 from tests.delivery.receiving import RunningReceiver
 from tests.e2e import nights
 from tests.e2e.application import Application
 from tests.e2e.nights import HOUR, pass_time, run_freely, stop
+from tests.support.brokers import Cluster
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.faults]
 
@@ -24,9 +24,9 @@ DAY = timedelta(days=1)
 
 
 @pytest.fixture
-def night(private_stack: Callable[..., Stack], tmp_path: Path, webhook: dict[str, str]) -> Iterator[Application]:
+def night(private_kafka: Callable[..., Cluster], tmp_path: Path, webhook: dict[str, str]) -> Iterator[Application]:
     """With canaries, and no other service."""
-    with nights.night(private_stack(), tmp_path, {}, now=None, env=webhook) as made:
+    with nights.night(private_kafka(), tmp_path, {}, now=None, env=webhook) as made:
         for _ in range(2):
             made.run("canary", "setup")
         made.settle()

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from agents.embedded import Stack
 from agents.embedded.ports import free_port
 from agents.watchdog.book import Book
 from streams.core.errors import Transient
@@ -21,6 +20,7 @@ from tests.e2e import nights
 from tests.e2e.application import Application, as_bytes
 from tests.e2e.nights import DEADLINE, HOUR, NOON, pass_time, run_freely, stop
 from tests.plan_changes.makers import a_request
+from tests.support.brokers import Cluster
 from tests.support.kafka_io import TIMEOUT_SECONDS, wait_until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
@@ -29,10 +29,10 @@ SERVICES = [f"S{number}" for number in range(1, 9)]
 
 
 @pytest.fixture
-def night(private_stack: Callable[..., Stack], tmp_path: Path, webhook: dict[str, str]) -> Iterator[Application]:
+def night(private_kafka: Callable[..., Cluster], tmp_path: Path, webhook: dict[str, str]) -> Iterator[Application]:
     """Noon, with one order per service, accepted."""
     accounts = {service: f"A-{service}" for service in SERVICES}
-    with nights.night(private_stack(), tmp_path, accounts, env=webhook) as made:
+    with nights.night(private_kafka(), tmp_path, accounts, env=webhook) as made:
         orders = [
             (account, a_request(f"R-{service}", account_id=account, service_id=service, requested_at=NOON))
             for service, account in accounts.items()

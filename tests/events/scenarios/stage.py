@@ -13,7 +13,6 @@ from confluent_kafka import Producer
 
 from agents.clock import ClockFace, VirtualClock, barrier_reads, due_reports
 from agents.configuration.records import read_rows, write_records
-from agents.embedded import StackAddress
 from agents.events.feeds import CHANGELOG, FEEDS, FINDINGS
 from agents.supervisor import Supervisor
 from streams.codec import Codec, Registry
@@ -29,6 +28,7 @@ from streams.kafka.quiescence import Quiescence
 from streams.kafka.scan import Scanner
 from streams.settings import ClockMode, Settings
 from tests.core.billing import created
+from tests.support.brokers import Address
 from tests.support.kafka_io import wait_until
 
 #: Without anything due the clock goes to the next step of the play.
@@ -79,7 +79,7 @@ class Step:
 class Stage:
     """Call :meth:`start`, :meth:`play` as often as you like with rising instants, and :meth:`close`."""
 
-    address: StackAddress
+    address: Address
     directory: Path
     ticks: list[datetime] = field(default_factory=list)
     _stop: threading.Event = field(default_factory=threading.Event)

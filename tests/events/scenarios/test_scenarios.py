@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from agents.embedded import Stack, StackConfig
 from agents.events.invoice_timers import RULES_KEY, RulesRow
 from streams.codec.rows import row_decoder
 from streams.core.catalogue import CATALOGUE
@@ -19,6 +18,7 @@ from streams.core.routing import Route, RouteAudience
 from tests.core.billing import created
 from tests.events.scenarios.stage import Stage, Step
 from tests.events.scenarios.table import END, RULES, SCENARIOS, Scenario, account, at, invoice
+from tests.support.brokers import private
 from tests.support.kafka_io import wait_until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
@@ -45,7 +45,7 @@ class Played:
 def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Played]:
     """All scenarios at once, on one worker."""
     directory = tmp_path_factory.mktemp("scenarios")
-    with Stack(StackConfig(data_dir=directory / "stack")) as address:
+    with private(directory / "stack") as address:
         stage = Stage(address, directory)
         try:
             stage.start(ROUTES, RULES)

@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from agents.embedded import Stack, StackConfig
 from agents.events.engine import totals
 from streams.core.catalogue import CATALOGUE
 from streams.core.event_rules import EventRule
@@ -26,6 +25,7 @@ from tests.core.billing import INVOICE, created, updated
 from tests.events.scenarios.stage import BILL_RUN, Stage, Step
 from tests.events.scenarios.table import SCENARIOS, account, at
 from tests.events.works import Works
+from tests.support.brokers import private
 from tests.usage.makers import a_bucket, a_contract, a_sim, changed, removed
 
 pytestmark = [pytest.mark.kafka, pytest.mark.faults, pytest.mark.timeout(900)]
@@ -48,7 +48,7 @@ KILLS = 8
 @pytest.fixture
 def stage(tmp_path: Path) -> Iterator[Stage]:
     """A worker of its own, whose configuration is ROUTE and RULES."""
-    with Stack(StackConfig(data_dir=tmp_path / "stack")) as address:
+    with private(tmp_path / "stack") as address:
         made = Stage(address, tmp_path)
         try:
             made.start([ROUTE], RULES)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from agents.embedded import Stack, StackConfig
 from streams.kafka.scan import Scanner
 from tests.events.clock_changes import ROUTE, SETUP, TYPES, ZONES, Key, ends, key_of, weeks
+from tests.support.brokers import private
 from tests.usage.scenarios.stage import UsageStage
 
 pytestmark = [pytest.mark.kafka, pytest.mark.faults, pytest.mark.timeout(1800)]
@@ -22,7 +22,7 @@ WEEKS = ((date(2018, 9, 23), date(2018, 11, 19)), (date(2019, 2, 24), date(2019,
 
 @pytest.fixture
 def stage(tmp_path: Path) -> Iterator[UsageStage]:
-    with Stack(StackConfig(data_dir=tmp_path / "stack")) as address:
+    with private(tmp_path / "stack") as address:
         made = UsageStage(address, tmp_path)
         try:
             yield made

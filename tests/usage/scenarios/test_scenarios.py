@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from agents.embedded import Stack, StackConfig
 from streams.core.catalogue import CATALOGUE
 from streams.core.events import Event
 from streams.core.objects import Op, Service, ServiceChange, ServicePlan, ServicePlanChange
@@ -20,6 +19,7 @@ from streams.core.usage.objects import Bucket, CommitTier, Contract, PeriodRule,
 from streams.kafka.scan import Scanner
 from tests.core.billing import created as account_created
 from tests.events.scenarios.table import account
+from tests.support.brokers import private
 from tests.usage.makers import a_rule, changed, on
 from tests.usage.scenarios.stage import UsageStage, UsageStep
 
@@ -265,7 +265,7 @@ class Played:
 def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Played]:
     """All scenarios at once, on one stage."""
     directory = tmp_path_factory.mktemp("usage-scenarios")
-    with Stack(StackConfig(data_dir=directory / "stack")) as address:
+    with private(directory / "stack") as address:
         stage = UsageStage(address, directory)
         try:
             stage.start(ROUTES, RULES)
