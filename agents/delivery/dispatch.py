@@ -13,8 +13,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, NamedTuple
 
 from agents.calculations import declarations
@@ -46,8 +48,9 @@ FINDINGS: Final = "events.findings"
 BEGIN_WITHIN_S: Final = 5.0
 #: Forwards whose result is remembered, for the attempts that follow them.
 REMEMBERED: Final = 20_000
-#: Results that come at nearly the same time are made durable together; each time costs a round trip to Kafka.
-GATHER_S: Final = 0.005
+#: While more of a chunk is under way its results wait for each other, so long or until there are so many: each time
+#: costs a round trip, and a request for every partition of results. A kill meanwhile costs these attempts too.
+GATHER_S, ENOUGH = 0.1, 64
 #: As long as the delivery worker may ask for an attempt again, which is as long as the queue keeps its records.
 MADE_KEPT_MS: Final = 8 * 86_400_000
 SWEEP_EVERY_MS: Final = 10_000
@@ -122,6 +125,35 @@ class Desk:
     bucket: int = 0
 
 
+class UnderWay:
+    """The attempts that a chunk waits for; :meth:`ended` says which have ended, many at a time."""
+
+    def __init__(self, attempts: Mapping[str, asyncio.Future[Done]]) -> None:
+        self.left = len(attempts)
+        self._ended: list[str] = []
+        self._some, self._enough = asyncio.Event(), asyncio.Event()
+        for attempt_id, future in attempts.items():
+            future.add_done_callback(partial(self._note, attempt_id))
+
+    def _note(self, attempt_id: str, _: object) -> None:
+        self._ended.append(attempt_id)
+        self._some.set()
+        if len(self._ended) >= min(self.left, ENOUGH):
+            self._enough.set()
+
+    async def ended(self) -> list[str]:
+        """Those that have ended since the last call: one at least, and what comes within :data:`GATHER_S`."""
+        await self._some.wait()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(GATHER_S):
+                await self._enough.wait()
+        self._some.clear()
+        self._enough.clear()
+        found, self._ended = self._ended, []
+        self.left -= len(found)
+        return found
+
+
 class Dispatcher:
     """Handles chunks of attempts, many at once."""
 
@@ -144,12 +176,11 @@ class Dispatcher:
         """A partition comes to this worker: nothing of it is under way here."""
         self._desks[batch.partition] = Desk()
 
-    async def handle(self, batch: Batch) -> AsyncIterator[None]:
+    async def handle(self, batch: Batch) -> AsyncGenerator[None, None]:
         """Make the attempts of a chunk. All is decoded first: a registry that is down must not cost an attempt."""
         desk = self._desks[batch.partition]
         self._sweep(batch, desk)
         wanted = dict(self._wanted(batch))
-        done: asyncio.Queue[str] = asyncio.Queue()
         loop = asyncio.get_running_loop()
         new: dict[str, Wanted] = {}
         for attempt_id, one in wanted.items():
@@ -162,10 +193,8 @@ class Dispatcher:
                 desk.running[attempt_id] = loop.create_future()
             else:
                 self._known(batch, one.attempt, made.decode_made(row))
-        left = wanted.keys() & desk.running.keys()
-        futures = {attempt_id: desk.running[attempt_id] for attempt_id in left}
-        for attempt_id in left:
-            futures[attempt_id].add_done_callback(lambda _, name=attempt_id: done.put_nowait(name))  # type: ignore[misc]
+        futures = {attempt_id: future for attempt_id in wanted if (future := desk.running.get(attempt_id)) is not None}
+        under_way = UnderWay(futures)
         begin_by = time.monotonic() + BEGIN_WITHIN_S
         started = made.encode(made.Made(at_ms=self._now_ms()))
         for attempt_id, one in new.items():
@@ -182,13 +211,8 @@ class Dispatcher:
             task = loop.create_task(self._in_turn(batch, desk, train, begin_by))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        while left:
-            found = [await done.get()]
-            if len(left) > 1:
-                await asyncio.sleep(GATHER_S)
-            while not done.empty():
-                found.append(done.get_nowait())
-            left.difference_update(found)
+        while under_way.left:
+            found = await under_way.ended()
             for attempt_id in found:
                 future = futures[attempt_id]
                 if desk.running.get(attempt_id) is future:
@@ -398,7 +422,8 @@ class Dispatcher:
         """Whether this worker knows it; of what another one did, a row that says so. Postponing is always safe."""
         running = desk.running.get(attempt_id)
         if running is not None:
-            await asyncio.wait({running}, timeout=max(0.0, begin_by - time.monotonic()))
+            if not running.done():  # waiting for what has come costs as much as encoding a result
+                await asyncio.wait({running}, timeout=max(0.0, begin_by - time.monotonic()))
             return running.done() and running.result().result.verdict is Verdict.DELIVERED
         if attempt_id in self._forwards:
             return True
