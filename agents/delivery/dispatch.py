@@ -13,15 +13,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Iterable
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Final, NamedTuple
 
 from agents.calculations import declarations
 from agents.calculations.pool import Busy, CalculationPool, Failed
 from agents.delivery.endpoint_gate import Gate, Postponed
+from agents.delivery.under_way import Running, UnderWay, Waiting
 from agents.delivery.units import ATTEMPTS, RESULTS, LiveBook, Ports
 from streams.core.calculations import findings
 from streams.core.delivery import hops, made
@@ -41,6 +40,7 @@ from streams.sinks.email_templates import Templates
 from streams.sinks.secrets import Secrets
 from streams.sinks.smtp import MailServer
 from streams.sinks.webhook import Exchange, WebhookSender
+from streams.tracing import traced
 
 FINDINGS: Final = "events.findings"
 #: An attempt that cannot begin within this is postponed: the units behind it would otherwise wait here, where nobody
@@ -48,9 +48,6 @@ FINDINGS: Final = "events.findings"
 BEGIN_WITHIN_S: Final = 5.0
 #: Forwards whose result is remembered, for the attempts that follow them.
 REMEMBERED: Final = 20_000
-#: While more of a chunk is under way its results wait for each other, so long or until there are so many: each time
-#: costs a round trip, and a request for every partition of results. A kill meanwhile costs these attempts too.
-GATHER_S, ENOUGH = 0.1, 64
 #: As long as the delivery worker may ask for an attempt again, which is as long as the queue keeps its records.
 MADE_KEPT_MS: Final = 8 * 86_400_000
 SWEEP_EVERY_MS: Final = 10_000
@@ -120,38 +117,9 @@ class Desk:
     """What the chunks of a partition share: the gates, and what is under way."""
 
     gates: dict[str, Gate] = field(default_factory=dict)
-    running: dict[str, asyncio.Future[Done]] = field(default_factory=dict)
+    under_way: UnderWay[Done] = field(default_factory=UnderWay)
     swept_ms: int = 0
     bucket: int = 0
-
-
-class UnderWay:
-    """The attempts that a chunk waits for; :meth:`ended` says which have ended, many at a time."""
-
-    def __init__(self, attempts: Mapping[str, asyncio.Future[Done]]) -> None:
-        self.left = len(attempts)
-        self._ended: list[str] = []
-        self._some, self._enough = asyncio.Event(), asyncio.Event()
-        for attempt_id, future in attempts.items():
-            future.add_done_callback(partial(self._note, attempt_id))
-
-    def _note(self, attempt_id: str, _: object) -> None:
-        self._ended.append(attempt_id)
-        self._some.set()
-        if len(self._ended) >= min(self.left, ENOUGH):
-            self._enough.set()
-
-    async def ended(self) -> list[str]:
-        """Those that have ended since the last call: one at least, and what comes within :data:`GATHER_S`."""
-        await self._some.wait()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(GATHER_S):
-                await self._enough.wait()
-        self._some.clear()
-        self._enough.clear()
-        found, self._ended = self._ended, []
-        self.left -= len(found)
-        return found
 
 
 class Dispatcher:
@@ -181,20 +149,22 @@ class Dispatcher:
         desk = self._desks[batch.partition]
         self._sweep(batch, desk)
         wanted = dict(self._wanted(batch))
-        loop = asyncio.get_running_loop()
+        under_way, chunk = desk.under_way, Waiting()
         new: dict[str, Wanted] = {}
+        late: list[Running[Done]] = []
         for attempt_id, one in wanted.items():
-            row = batch.rows.get(made.made_key(attempt_id))
-            if attempt_id in desk.running:
-                pass  # asked for twice, or a chunk that could not be made durable
-            elif row is None:
+            running = under_way.get(attempt_id)
+            row = batch.rows.get(made.made_key(attempt_id)) if running is None else None
+            if row is not None:
+                self._known(batch, one.attempt, made.decode_made(row))
+                continue
+            if running is None:
                 new[attempt_id] = one
                 # At once: another chunk may ask for the same attempt while the row of this one becomes durable.
-                desk.running[attempt_id] = loop.create_future()
-            else:
-                self._known(batch, one.attempt, made.decode_made(row))
-        futures = {attempt_id: future for attempt_id in wanted if (future := desk.running.get(attempt_id)) is not None}
-        under_way = UnderWay(futures)
+                running = under_way.begin(attempt_id, batch.traceparent)
+            elif running.taken:
+                late.append(running)
+            under_way.wait_for(chunk, running)  # asked for twice, or a chunk that could not be made durable
         begin_by = time.monotonic() + BEGIN_WITHIN_S
         started = made.encode(made.Made(at_ms=self._now_ms()))
         for attempt_id, one in new.items():
@@ -203,30 +173,30 @@ class Dispatcher:
         try:
             yield
         except BaseException:  # the rows are not durable: nothing has begun, and whoever comes next begins it
-            for attempt_id in new:
-                desk.running.pop(attempt_id).cancel()
+            under_way.give_up(new)
             raise
         passing("attempt.row")
         for train in _trains(new):
-            task = loop.create_task(self._in_turn(batch, desk, train, begin_by))
+            task = asyncio.get_running_loop().create_task(self._in_turn(batch, desk, train, begin_by))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        while under_way.left:
-            found = await under_way.ended()
-            for attempt_id in found:
-                future = futures[attempt_id]
-                if desk.running.get(attempt_id) is future:
-                    self._conclude(batch, desk, future.result())
-                elif not future.cancelled():
-                    # The other chunk that has this attempt was sooner, and its rows are durable. If it was postponed,
-                    # this chunk may have been asked because of that: without a result its unit would wait for ever.
-                    result = future.result().result
-                    batch.emit(
-                        RESULTS, key=result.unit_id, value=self._result(result), partition=result.queue_partition
-                    )
-            yield
-            for attempt_id in found:
-                desk.running.pop(attempt_id, None)
+        try:
+            while await under_way.turn(chunk):
+                found = await under_way.take()
+                try:
+                    for running in found:
+                        self._conclude(batch, desk, running)
+                    yield
+                except BaseException:
+                    under_way.put_back(found)
+                    raise
+                under_way.written(found)
+        finally:
+            under_way.leave(chunk)
+        for running in late:
+            # Its result was being written when this chunk came. If it was postponed, this chunk may have been asked
+            # because of that: without a result its unit would wait for ever.
+            self._tell_result(batch, running.ended.result().result, running.traceparent)
 
     def _wanted(self, batch: Batch) -> Iterable[tuple[str, Wanted]]:
         for record in batch.records:
@@ -258,21 +228,26 @@ class Dispatcher:
         result = self._about(attempt, self._book().by_id.get(attempt.subscription_id), interrupted)
         self._write(batch, result, begun=True)
 
-    def _conclude(self, batch: Batch, desk: Desk, done: Done) -> None:
-        """Outputs and rows of one attempt that has ended."""
+    def _conclude(self, batch: Batch, desk: Desk, running: Running[Done]) -> None:
+        """Outputs and rows of one attempt that has ended, which may be another chunk's, and so of another trace."""
+        done, trace = running.ended.result(), running.traceparent
         for topic, key, value, headers in done.sent:
-            batch.emit(topic, key=key, value=value, headers=headers)
-        self._write(batch, done.result, begun=done.begun)
+            batch.emit(topic, key=key, value=value, headers=traced(headers, trace))
+        self._write(batch, done.result, begun=done.begun, trace=trace)
         for notice in done.notices:
-            self._tell(batch, notice)
+            self._tell(batch, notice, trace)
         gate = desk.gates.get(done.result.subscription_id)
         if gate is not None and gate.changed:
             batch.rows.put(made.endpoint_key(gate.subscription.id), made.encode(gate.health))
             gate.changed = False
 
-    def _write(self, batch: Batch, result: Result, *, begun: bool) -> None:
-        value = self._result(result)
-        batch.emit(RESULTS, key=result.unit_id, value=value, partition=result.queue_partition)
+    def _tell_result(self, batch: Batch, result: Result, trace: str | None) -> bytes:
+        value, headers = self._result(result), traced(None, trace)
+        batch.emit(RESULTS, key=result.unit_id, value=value, headers=headers, partition=result.queue_partition)
+        return value
+
+    def _write(self, batch: Batch, result: Result, *, begun: bool, trace: str | None = None) -> None:
+        value = self._tell_result(batch, result, trace)
         if not begun:
             return
         key = made.made_key(result.attempt_id)
@@ -282,19 +257,20 @@ class Dispatcher:
             delivered = result.verdict is Verdict.DELIVERED
             batch.rows.put(key, made.encode(made.Made(at_ms=self._now_ms(), result=value, delivered=delivered)))
 
-    def _tell(self, batch: Batch, notice: Notice) -> None:
+    def _tell(self, batch: Batch, notice: Notice, trace: str | None) -> None:
         finding = disabled(notice) if notice.percent == TOLD_AT[-1] else failing(notice)
-        batch.emit(FINDINGS, key=finding.key, value=self._finding(finding))
+        batch.emit(FINDINGS, key=finding.key, value=self._finding(finding), headers=traced(None, trace))
 
     # -- one attempt ------------------------------------------------------------------------------------------------
 
     async def _in_turn(self, batch: Batch, desk: Desk, train: list[Wanted], begin_by: float) -> None:
         for one in train:
-            future = desk.running[one.attempt.attempt_id]
+            running = desk.under_way.get(one.attempt.attempt_id)
+            assert running is not None  # it is written only when it has ended
             try:
-                future.set_result(await self._make(batch, desk, one, begin_by))
+                running.ended.set_result(await self._make(batch, desk, one, begin_by))
             except BaseException as error:
-                future.set_exception(error)
+                running.ended.set_exception(error)
 
     async def _make(self, batch: Batch, desk: Desk, one: Wanted, begin_by: float) -> Done:
         attempt, event = one
@@ -420,11 +396,12 @@ class Dispatcher:
 
     async def _was_delivered(self, batch: Batch, desk: Desk, attempt_id: str, begin_by: float) -> bool:
         """Whether this worker knows it; of what another one did, a row that says so. Postponing is always safe."""
-        running = desk.running.get(attempt_id)
+        running = desk.under_way.get(attempt_id)
         if running is not None:
-            if not running.done():  # waiting for what has come costs as much as encoding a result
-                await asyncio.wait({running}, timeout=max(0.0, begin_by - time.monotonic()))
-            return running.done() and running.result().result.verdict is Verdict.DELIVERED
+            ended = running.ended
+            if not ended.done():  # waiting for what has come costs as much as encoding a result
+                await asyncio.wait({ended}, timeout=max(0.0, begin_by - time.monotonic()))
+            return ended.done() and not ended.cancelled() and ended.result().result.verdict is Verdict.DELIVERED
         if attempt_id in self._forwards:
             return True
         row = batch.rows.get(made.made_key(attempt_id))
