@@ -462,8 +462,9 @@ class Desk:
                 yield from self._end(unit, State.DEAD, "max_age", reason)
             elif may_send:
                 heappop(ready)
-                yield self._attempt(unit, window)
-                yield from self._follow(unit, window)
+                send = self._attempt(unit, window)
+                yield send
+                yield from self._follow(unit, window, send.attempt.attempt_id)
             else:
                 return
 
@@ -474,23 +475,23 @@ class Desk:
             full.discard(subscription_id)
         return flying < window and subscription_id not in full
 
-    def _follow(self, head: Unit, window: int) -> Iterator[Effect]:
-        """Hand the events behind the head of a lane over with it; a head that has failed before goes alone."""
+    def _follow(self, head: Unit, window: int, before: str) -> Iterator[Effect]:
+        """Hand over the events behind the head of a lane, whose attempt is ``before``; one that failed goes alone."""
         if head.lane is None or head.attempts > 0:
             return
         behind = list(islice(self._index.lanes[head.subscription_id, head.lane], 1, TRAIN))
         if not behind:
             return
         flying = self._index.flying(head.subscription_id)
-        before = attempt_id(head.unit_id, 1)
         for _, unit_id in behind:
             unit = self._table.unit(unit_id)
             if unit is None or unit.state is not State.PENDING or len(flying) >= window:
                 return
             if unit.attempts == 0 and unit.due_ms > self._now_ms + POSTPONE_MS:
                 return  # a schedule that begins with a wait
-            yield self._attempt(unit, window, follows=before)
-            before = attempt_id(unit_id, unit.attempts + 1)
+            send = self._attempt(unit, window, follows=before)
+            yield send
+            before = send.attempt.attempt_id
 
     def _attempt(self, unit: Unit, window: int, follows: str | None = None) -> Send:
         """Count the attempt, then ask for it: after a crash in between, the same attempt is asked for again."""
