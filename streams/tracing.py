@@ -9,6 +9,7 @@ asked for it: a trace that stays open for days is shown by no tracer, and sample
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from enum import StrEnum
@@ -28,6 +29,7 @@ MAX_LINKS: Final = 128
 EXPORT_TIMEOUT_S: Final = 5
 _VERSION: Final = 0
 
+_WELL_FORMED: Final = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 #: In the text of a ``traceparent``.
 _TRACE_ID: Final = slice(3, 35)
 
@@ -173,11 +175,16 @@ def tracer(settings: Settings, app: str, instance: str) -> Tracer:
 
 
 def traceparent(headers: Iterable[tuple[str, bytes | None]] | None) -> str | None:
-    """The trace that a record belongs to."""
+    """The trace that a record belongs to; what is no ``traceparent`` (anybody may write headers) is none."""
     for name, value in headers or ():
         if name == TRACEPARENT and value is not None:
-            return value.decode("ascii", "replace")
+            return well_formed(value.decode("ascii", "replace"))
     return None
+
+
+def well_formed(text: str | None) -> str | None:
+    """``text`` if it is a ``traceparent`` as W3C Trace Context defines it, else None."""
+    return text if text is not None and _WELL_FORMED.fullmatch(text) else None
 
 
 def traced(headers: Sequence[tuple[str, bytes]] | None, context: str | None) -> Sequence[tuple[str, bytes]] | None:

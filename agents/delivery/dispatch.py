@@ -13,13 +13,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from agents.calculations import declarations
 from agents.calculations.pool import Busy, CalculationPool, Failed
 from agents.delivery.endpoint_gate import Gate, Postponed
+from agents.delivery.under_way import Running, UnderWay, Waiting
 from agents.delivery.units import ATTEMPTS, RESULTS, LiveBook, Ports
 from streams.core.calculations import findings
 from streams.core.delivery import hops, made
@@ -39,7 +40,7 @@ from streams.sinks.email_templates import Templates
 from streams.sinks.secrets import Secrets
 from streams.sinks.smtp import MailServer
 from streams.sinks.webhook import Exchange, WebhookSender
-from streams.tracing import SpanKind
+from streams.tracing import SpanKind, traced, well_formed
 
 FINDINGS: Final = "events.findings"
 #: An attempt that cannot begin within this is postponed: the units behind it would otherwise wait here, where nobody
@@ -47,8 +48,6 @@ FINDINGS: Final = "events.findings"
 BEGIN_WITHIN_S: Final = 5.0
 #: Forwards whose result is remembered, for the attempts that follow them.
 REMEMBERED: Final = 20_000
-#: Results that come at nearly the same time are made durable together; each time costs a round trip to Kafka.
-GATHER_S: Final = 0.005
 #: As long as the delivery worker may ask for an attempt again, which is as long as the queue keeps its records.
 MADE_KEPT_MS: Final = 8 * 86_400_000
 SWEEP_EVERY_MS: Final = 10_000
@@ -118,7 +117,7 @@ class Desk:
     """What the chunks of a partition share: the gates, and what is under way."""
 
     gates: dict[str, Gate] = field(default_factory=dict)
-    running: dict[str, asyncio.Future[Done]] = field(default_factory=dict)
+    under_way: UnderWay[Done] = field(default_factory=UnderWay)
     swept_ms: int = 0
     bucket: int = 0
 
@@ -145,28 +144,27 @@ class Dispatcher:
         """A partition comes to this worker: nothing of it is under way here."""
         self._desks[batch.partition] = Desk()
 
-    async def handle(self, batch: Batch) -> AsyncIterator[None]:
+    async def handle(self, batch: Batch) -> AsyncGenerator[None, None]:
         """Make the attempts of a chunk. All is decoded first: a registry that is down must not cost an attempt."""
         desk = self._desks[batch.partition]
         self._sweep(batch, desk)
         wanted = dict(self._wanted(batch))
-        done: asyncio.Queue[str] = asyncio.Queue()
-        loop = asyncio.get_running_loop()
+        under_way, chunk = desk.under_way, Waiting()
         new: dict[str, Wanted] = {}
+        late: list[Running[Done]] = []
         for attempt_id, one in wanted.items():
-            row = batch.rows.get(made.made_key(attempt_id))
-            if attempt_id in desk.running:
-                pass  # asked for twice, or a chunk that could not be made durable
-            elif row is None:
+            running = under_way.get(attempt_id)
+            row = batch.rows.get(made.made_key(attempt_id)) if running is None else None
+            if row is not None:
+                self._known(batch, one.attempt, made.decode_made(row))
+                continue
+            if running is None:
                 new[attempt_id] = one
                 # At once: another chunk may ask for the same attempt while the row of this one becomes durable.
-                desk.running[attempt_id] = loop.create_future()
-            else:
-                self._known(batch, one.attempt, made.decode_made(row))
-        left = wanted.keys() & desk.running.keys()
-        futures = {attempt_id: desk.running[attempt_id] for attempt_id in left}
-        for attempt_id in left:
-            futures[attempt_id].add_done_callback(lambda _, name=attempt_id: done.put_nowait(name))  # type: ignore[misc]
+                running = under_way.begin(attempt_id, batch.traceparent)
+            elif running.taken:
+                late.append(running)
+            under_way.wait_for(chunk, running)  # asked for twice, or a chunk that could not be made durable
         begin_by = time.monotonic() + BEGIN_WITHIN_S
         started = made.encode(made.Made(at_ms=self._now_ms()))
         for attempt_id, one in new.items():
@@ -175,35 +173,30 @@ class Dispatcher:
         try:
             yield
         except BaseException:  # the rows are not durable: nothing has begun, and whoever comes next begins it
-            for attempt_id in new:
-                desk.running.pop(attempt_id).cancel()
+            under_way.give_up(new)
             raise
         passing("attempt.row")
         for train in _trains(new):
-            task = loop.create_task(self._in_turn(batch, desk, train, begin_by))
+            task = asyncio.get_running_loop().create_task(self._in_turn(batch, desk, train, begin_by))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        while left:
-            found = [await done.get()]
-            if len(left) > 1:
-                await asyncio.sleep(GATHER_S)
-            while not done.empty():
-                found.append(done.get_nowait())
-            left.difference_update(found)
-            for attempt_id in found:
-                future = futures[attempt_id]
-                if desk.running.get(attempt_id) is future:
-                    self._conclude(batch, desk, future.result())
-                elif not future.cancelled():
-                    # The other chunk that has this attempt was sooner, and its rows are durable. If it was postponed,
-                    # this chunk may have been asked because of that: without a result its unit would wait for ever.
-                    result = future.result().result
-                    batch.emit(
-                        RESULTS, key=result.unit_id, value=self._result(result), partition=result.queue_partition
-                    )
-            yield
-            for attempt_id in found:
-                desk.running.pop(attempt_id, None)
+        try:
+            while await under_way.turn(chunk):
+                found = await under_way.take()
+                try:
+                    for running in found:
+                        self._conclude(batch, desk, running)
+                    yield
+                except BaseException:
+                    under_way.put_back(found)
+                    raise
+                under_way.written(found)
+        finally:
+            under_way.leave(chunk)
+        for running in late:
+            # Its result was being written when this chunk came. If it was postponed, this chunk may have been asked
+            # because of that: without a result its unit would wait for ever.
+            self._tell_result(batch, running.ended.result().result, running.traceparent)
 
     def _wanted(self, batch: Batch) -> Iterable[tuple[str, Wanted]]:
         for record in batch.records:
@@ -235,21 +228,26 @@ class Dispatcher:
         result = self._about(attempt, self._book().by_id.get(attempt.subscription_id), interrupted)
         self._write(batch, result, begun=True)
 
-    def _conclude(self, batch: Batch, desk: Desk, done: Done) -> None:
-        """Outputs and rows of one attempt that has ended."""
+    def _conclude(self, batch: Batch, desk: Desk, running: Running[Done]) -> None:
+        """Outputs and rows of one attempt that has ended, which may be another chunk's, and so of another trace."""
+        done, trace = running.ended.result(), running.traceparent
         for topic, key, value, headers in done.sent:
-            batch.emit(topic, key=key, value=value, headers=headers)
-        self._write(batch, done.result, begun=done.begun)
+            batch.emit(topic, key=key, value=value, headers=traced(headers, trace))
+        self._write(batch, done.result, begun=done.begun, trace=trace)
         for notice in done.notices:
-            self._tell(batch, notice)
+            self._tell(batch, notice, trace)
         gate = desk.gates.get(done.result.subscription_id)
         if gate is not None and gate.changed:
             batch.rows.put(made.endpoint_key(gate.subscription.id), made.encode(gate.health))
             gate.changed = False
 
-    def _write(self, batch: Batch, result: Result, *, begun: bool) -> None:
-        value = self._result(result)
-        batch.emit(RESULTS, key=result.unit_id, value=value, partition=result.queue_partition)
+    def _tell_result(self, batch: Batch, result: Result, trace: str | None) -> bytes:
+        value, headers = self._result(result), traced(None, trace)
+        batch.emit(RESULTS, key=result.unit_id, value=value, headers=headers, partition=result.queue_partition)
+        return value
+
+    def _write(self, batch: Batch, result: Result, *, begun: bool, trace: str | None = None) -> None:
+        value = self._tell_result(batch, result, trace)
         if not begun:
             return
         key = made.made_key(result.attempt_id)
@@ -259,19 +257,20 @@ class Dispatcher:
             delivered = result.verdict is Verdict.DELIVERED
             batch.rows.put(key, made.encode(made.Made(at_ms=self._now_ms(), result=value, delivered=delivered)))
 
-    def _tell(self, batch: Batch, notice: Notice) -> None:
+    def _tell(self, batch: Batch, notice: Notice, trace: str | None) -> None:
         finding = disabled(notice) if notice.percent == TOLD_AT[-1] else failing(notice)
-        batch.emit(FINDINGS, key=finding.key, value=self._finding(finding))
+        batch.emit(FINDINGS, key=finding.key, value=self._finding(finding), headers=traced(None, trace))
 
     # -- one attempt ------------------------------------------------------------------------------------------------
 
     async def _in_turn(self, batch: Batch, desk: Desk, train: list[Wanted], begin_by: float) -> None:
         for one in train:
-            future = desk.running[one.attempt.attempt_id]
+            running = desk.under_way.get(one.attempt.attempt_id)
+            assert running is not None  # it is written only when it has ended
             try:
-                future.set_result(await self._make(batch, desk, one, begin_by))
+                running.ended.set_result(await self._make(batch, desk, one, begin_by))
             except BaseException as error:
-                future.set_exception(error)
+                running.ended.set_exception(error)
 
     async def _make(self, batch: Batch, desk: Desk, one: Wanted, begin_by: float) -> Done:
         attempt, event = one
@@ -303,12 +302,12 @@ class Dispatcher:
     async def _traced_exchange(
         self, batch: Batch, attempt: Attempt, event: Event, subscription: Subscription, begin_by: float
     ) -> Exchange:
-        """The first attempt is of the event's trace; a retry and a replay, which have waited, are linked to it."""
-        at_once = attempt.number == 1 and not attempt.replay
+        """The first attempt is of the event's trace, even if it was put off; a retry and a replay are linked to it."""
+        at_once, theirs = attempt.number == 1 and not attempt.replay, well_formed(event.traceparent)
         with batch.tracer.span(
             f"deliver {subscription.name}",
-            parent=event.traceparent if at_once else None,
-            links=() if at_once or event.traceparent is None else (event.traceparent,),
+            parent=theirs if at_once else None,
+            links=() if at_once or theirs is None else (theirs,),
             kind=SpanKind.CLIENT,
             attributes={
                 "curfew.event.id": event.event_id,
@@ -317,10 +316,9 @@ class Dispatcher:
                 "curfew.attempt.number": attempt.number,
             },
         ) as context:
-            trace = context or event.traceparent
-            exchange = await self._exchange(batch, attempt, event, subscription, begin_by, trace)
+            exchange = await self._exchange(batch, attempt, event, subscription, begin_by, context or theirs)
             status = {} if exchange.status is None else {"http.response.status_code": exchange.status}
-            failed = None if exchange.verdict is Verdict.DELIVERED else exchange.reason
+            failed = exchange.reason if exchange.verdict in (Verdict.FAILED, Verdict.PERMANENT) else None
             batch.tracer.outcome({"curfew.verdict": exchange.verdict, **status}, failed)
             return exchange
 
@@ -428,10 +426,12 @@ class Dispatcher:
 
     async def _was_delivered(self, batch: Batch, desk: Desk, attempt_id: str, begin_by: float) -> bool:
         """Whether this worker knows it; of what another one did, a row that says so. Postponing is always safe."""
-        running = desk.running.get(attempt_id)
+        running = desk.under_way.get(attempt_id)
         if running is not None:
-            await asyncio.wait({running}, timeout=max(0.0, begin_by - time.monotonic()))
-            return running.done() and running.result().result.verdict is Verdict.DELIVERED
+            ended = running.ended
+            if not ended.done():  # waiting for what has come costs as much as encoding a result
+                await asyncio.wait({ended}, timeout=max(0.0, begin_by - time.monotonic()))
+            return ended.done() and not ended.cancelled() and ended.result().result.verdict is Verdict.DELIVERED
         if attempt_id in self._forwards:
             return True
         row = batch.rows.get(made.made_key(attempt_id))

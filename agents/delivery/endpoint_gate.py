@@ -9,11 +9,10 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from types import TracebackType
 from typing import Final
 
-from streams.core.delivery.endpoint import Attempted, Health, Notice, begin, note
+from streams.core.delivery.endpoint import Attempted, Health, Notice, begin, delivered, note
 from streams.core.delivery.messages import Verdict
 from streams.core.subscriptions import Subscription
 from streams.sinks.webhook import Exchange
@@ -42,7 +41,9 @@ class Gate:
 
     def __init__(self, subscription: Subscription, known: Health | None) -> None:
         self.subscription = subscription
-        self.health = begin(known, subscription)
+        self._health = begin(known, subscription)
+        #: Delivered since, one after another, of which :attr:`_health` does not know yet.
+        self._delivered, self._delivered_ms = 0, 0
         self.changed = False
         self._slots = asyncio.Semaphore(subscription.max_concurrency)
         self._waiting = 0
@@ -52,6 +53,14 @@ class Gate:
         self._probing = False
         # Another worker may have sent until a moment ago: the first request here keeps its distance from that too.
         self._next_at = time.monotonic() + self._distance
+
+    @property
+    def health(self) -> Health:
+        """As the row has it; made anew once for many that were delivered."""
+        if self._delivered:
+            self._health = delivered(self._health, self._delivered, self._delivered_ms)
+            self._delivered = 0
+        return self._health
 
     @property
     def _distance(self) -> float:
@@ -66,11 +75,11 @@ class Gate:
             # Those under way keep their slots of the old version; for their time-out at most, both count.
             self._slots = asyncio.Semaphore(max(1, subscription.max_concurrency - len(self._begun)))
         self.subscription = subscription
-        self.health = begin(self.health, subscription)
+        self._health = begin(self.health, subscription)
 
     def check(self, now_ms: int, within_s: float) -> None:
         """Refuse at once what could not begin within ``within_s``; raises :class:`Postponed`."""
-        health, concurrency = self.health, self.subscription.max_concurrency
+        health, concurrency = self._health, self.subscription.max_concurrency
         if health.disabled_ms is not None:
             raise Postponed(
                 "disabled", "the endpoint is disabled: correct it, then `curfew subscriptions resume`", None
@@ -89,41 +98,15 @@ class Gate:
         if self._waiting and queue_s > within_s:
             raise Postponed("busy", f"{self._waiting} requests wait for the endpoint already", queue_s)
 
-    @asynccontextmanager
-    async def passing(self, now_ms: int, within_s: float) -> AsyncIterator[None]:
+    def passing(self, now_ms: int, within_s: float) -> Passage:
         """Wait for a slot and for the rate, but not longer than ``within_s``."""
-        latest = time.monotonic() + within_s
-        self.check(now_ms, within_s)
-        probe = self.health.open
-        self._probing = self._probing or probe
-        self._waiting += 1
-        waits, slots = True, self._slots
-        try:
-            async with slots:
-                begin_at = max(self._next_at, time.monotonic())
-                if begin_at > latest:
-                    raise Postponed("busy", "other requests of the endpoint came first", max(begin_at - latest, 1))
-                if self._distance:
-                    self._next_at = begin_at + self._distance
-                    await asyncio.sleep(begin_at - time.monotonic())
-                self._waiting, waits = self._waiting - 1, False
-                if not probe:
-                    self.check(now_ms, math.inf)  # it may have failed for others meanwhile
-                self._number += 1
-                number, began = self._number, time.monotonic()
-                self._begun[number] = began
-                try:
-                    yield
-                finally:
-                    del self._begun[number]
-                    self._latency_s += SMOOTHING * (time.monotonic() - began - self._latency_s)
-        finally:
-            self._waiting -= waits
-            if probe:
-                self._probing = False
+        return Passage(self, now_ms, within_s)
 
     def note(self, exchange: Exchange, at_ms: int) -> tuple[Notice, ...]:
         """Learn how an attempt ended."""
+        if exchange.verdict is Verdict.DELIVERED and self._health.well:
+            self._delivered, self._delivered_ms, self.changed = self._delivered + 1, at_ms, True
+            return ()
         done = Attempted(
             verdict=exchange.verdict,
             reason=exchange.reason,
@@ -132,6 +115,62 @@ class Gate:
             at_ms=at_ms,
         )
         before = self.health
-        self.health, notices = note(self.health, self.subscription, done)
-        self.changed = self.changed or self.health is not before
+        self._health, notices = note(before, self.subscription, done)
+        self.changed = self.changed or self._health is not before
         return notices
+
+
+class Passage:
+    """One request's way through a gate. A class by hand: a generator would cost a tenth of what the request does."""
+
+    __slots__ = ("_began", "_gate", "_now_ms", "_number", "_probe", "_slots", "_within_s")
+
+    def __init__(self, gate: Gate, now_ms: int, within_s: float) -> None:
+        self._gate, self._now_ms, self._within_s = gate, now_ms, within_s
+        self._slots, self._probe = gate._slots, False
+        self._number, self._began = 0, 0.0
+
+    async def __aenter__(self) -> None:
+        gate = self._gate
+        latest = time.monotonic() + self._within_s
+        gate.check(self._now_ms, self._within_s)
+        self._probe = gate._health.open
+        gate._probing = gate._probing or self._probe
+        gate._waiting += 1
+        try:
+            await self._slots.acquire()
+            try:
+                await self._begin(latest)
+            except BaseException:
+                self._slots.release()
+                raise
+        except BaseException:
+            if self._probe:
+                gate._probing = False
+            raise
+        finally:
+            gate._waiting -= 1
+        gate._number += 1
+        self._number, self._began = gate._number, time.monotonic()
+        gate._begun[self._number] = self._began
+
+    async def _begin(self, latest: float) -> None:
+        gate = self._gate
+        begin_at = max(gate._next_at, time.monotonic())
+        if begin_at > latest:
+            raise Postponed("busy", "other requests of the endpoint came first", max(begin_at - latest, 1))
+        if gate._distance:
+            gate._next_at = begin_at + gate._distance
+            await asyncio.sleep(begin_at - time.monotonic())
+        if not self._probe:
+            gate.check(self._now_ms, math.inf)  # it may have failed for others meanwhile
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        gate = self._gate
+        del gate._begun[self._number]
+        gate._latency_s += SMOOTHING * (time.monotonic() - self._began - gate._latency_s)
+        self._slots.release()
+        if self._probe:
+            gate._probing = False

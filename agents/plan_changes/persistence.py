@@ -10,7 +10,7 @@ finished by the ticks of its partition, and only then acknowledged; its row ther
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -101,7 +101,7 @@ class Persister:
         self._due_report = DueReport(ports.codec)
         self._encode_plan = ports.codec.encoder(SERVICE_PLANS, ServicePlanChange)
 
-    async def ticks(self, batch: Batch) -> AsyncIterator[None]:
+    async def ticks(self, batch: Batch) -> AsyncGenerator[None, None]:
         """Finish the second parts that are due, earliest deadline first, slice by slice.
 
         The runtime has taken the time from the ticks already. A virtual clock stands still until this is done, so there

@@ -5,7 +5,7 @@ The overhead of a hand-over, of awaiting delivery and of committing is paid once
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple, TypeAlias
@@ -137,7 +137,7 @@ class Batch:
         self.outputs.append(Output(dead_letters.topic(self.app), record.key, value, headers, -1))
 
 
-Handler: TypeAlias = Callable[[Batch], "Iterator[None] | AsyncIterator[None] | Awaitable[None] | None"]
+Handler: TypeAlias = Callable[[Batch], "Iterator[None] | AsyncGenerator[None, None] | Awaitable[None] | None"]
 Opener: TypeAlias = Callable[[Batch], None]
 
 

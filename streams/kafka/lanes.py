@@ -18,9 +18,9 @@ import asyncio
 import inspect
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, aclosing, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol, TypeAlias
@@ -267,7 +267,7 @@ class Lane:
             self._works.advance(chunk)
             batch = self._batch(chunk)
             with self._span(chunk) as batch.traceparent:
-                await self._decide(handler, batch)
+                await self._decide(handler, batch, beside)
 
         async def again() -> None:
             if not beside:  # what chunks side by side keep in memory is not derived from rows alone
@@ -281,20 +281,21 @@ class Lane:
         counters.chunks += 1
         counters.records += len(chunk.records)
 
-    async def _decide(self, handler: Handler, batch: Batch) -> None:
+    async def _decide(self, handler: Handler, batch: Batch, beside: bool) -> None:
         passing("decide.start")
         result = handler(batch)
         if result is not None:
-            if isinstance(result, AsyncIterator):
-                async for _ in result:
-                    await self._make_durable(batch)
+            if isinstance(result, AsyncGenerator):
+                async with aclosing(result):  # it has put its things in order before the chunk is decided again
+                    async for _ in result:
+                        await self._make_durable(batch, beside=beside)
             elif inspect.isawaitable(result):
                 await result
             else:
                 for _ in result:
-                    await self._make_durable(batch)
+                    await self._make_durable(batch, beside=beside)
         passing("decide.end")
-        await self._make_durable(batch)
+        await self._make_durable(batch, beside=beside)
 
     async def _patiently(
         self,
@@ -324,27 +325,28 @@ class Lane:
             except Exception as error:
                 raise Fatal(f"{self._works.app} cannot handle {what}: {type(error).__name__}: {error}") from error
 
-    async def _make_durable(self, batch: Batch) -> None:
+    async def _make_durable(self, batch: Batch, *, beside: bool = False) -> None:
+        """Outputs, then rows. Of chunks side by side both at once: their handlers can do with either without the other,
+        and one round trip instead of two makes larger requests."""
         works = self._works
-        outbox, outputs, counters = works.outbox, batch.outputs, works.counters
+        outputs, counters, rows = batch.outputs, works.counters, batch.rows.writes
+        # A crash can find the ones durable without the others; a test that kills in between makes sure that it does.
+        together = beside and bool(outputs) and bool(rows) and not ENABLED
         if outputs:
             works.guard(self._generation)
-            delivery, emit = Delivery(), outbox.emit
-            middle = len(outputs) // 2 if ENABLED else -1
-            for index, (topic, key, value, headers, partition) in enumerate(outputs):
-                if index == middle:
-                    passing("outputs.middle")
-                emit(topic, key, value, traced(headers, batch.traceparent), partition, delivery)
-            passing("outputs.produced")
-            await outbox.delivered(delivery)
+            delivery = Delivery()
+            self._produce(batch, delivery)
+            if together:
+                self._produce_rows(batch, delivery)
+            await works.outbox.delivered(delivery)
             passing("outputs.durable")
             counters.outputs += len(outputs)
             outputs.clear()
             counters.dead_letters.update(batch.put_aside)
             batch.put_aside.clear()
-        rows = batch.rows.writes
         if rows:
-            await self._patiently("changelog", lambda: self._write_changelog(batch))
+            if not together:
+                await self._patiently("changelog", lambda: self._write_changelog(batch))
             assert self._store is not None
             if ENABLED:
                 passing("apply.middle")
@@ -355,12 +357,17 @@ class Lane:
             self._applied += len(rows)
             batch.rows.clear()
 
-    async def _write_changelog(self, batch: Batch) -> None:
-        """Only rows that were decided once are written, however often it takes: the changelog must not hold a row
-        of a decision that was thrown away."""
+    def _produce(self, batch: Batch, delivery: Delivery) -> None:
+        outputs, emit = batch.outputs, self._works.outbox.emit
+        middle = len(outputs) // 2 if ENABLED else -1
+        for index, (topic, key, value, headers, partition) in enumerate(outputs):
+            if index == middle:
+                passing("outputs.middle")
+            emit(topic, key, value, traced(headers, batch.traceparent), partition, delivery)
+        passing("outputs.produced")
+
+    def _produce_rows(self, batch: Batch, delivery: Delivery) -> None:
         works = self._works
-        works.guard(self._generation)
-        delivery = Delivery()
         rows = [{"key": key, "value": value} for key, value in batch.rows.writes.items()]
         if ENABLED:
             works.outbox.emit_rows(works.changelog_topic, self._partition, rows[: len(rows) // 2], delivery)
@@ -368,6 +375,14 @@ class Lane:
             rows = rows[len(rows) // 2 :]
         works.outbox.emit_rows(works.changelog_topic, self._partition, rows, delivery)
         passing("changelog.produced")
+
+    async def _write_changelog(self, batch: Batch) -> None:
+        """Only rows that were decided once are written, however often it takes: the changelog must not hold a row
+        of a decision that was thrown away."""
+        works = self._works
+        works.guard(self._generation)
+        delivery = Delivery()
+        self._produce_rows(batch, delivery)
         await works.outbox.delivered(delivery)
         passing("changelog.durable")
 

@@ -149,7 +149,8 @@ class Runtime:
         is read too, from its beginning, as soon as it is there. Such a worker needs one agent that does not follow.
 
         ``side_by_side``: chunks of a partition are handled at the same time, for handlers that wait for the outside.
-        Such a handler writes no row that another chunk's decision needs, and keeps nothing in ``batch.memory``."""
+        Such a handler writes no row that another chunk's decision needs, and keeps nothing in ``batch.memory``; what it
+        has to hand at a yield becomes durable at once, rows not after outputs, so it can do with either alone."""
         if open is not None:
             self._openers.append(open)
         if following is None:

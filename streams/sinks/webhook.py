@@ -32,6 +32,8 @@ MAX_RESPONSE_BYTES: Final = 64 * 1024
 MAX_RESULT_BODY: Final = 1_024
 #: Open requests of one process; each takes a file descriptor, and the usual limit is 1,024.
 MAX_OPEN: Final = 512
+#: A changed secret counts after this long; read for each request, it would cost a tenth of what the request does.
+SECRET_KEPT_S: Final = 1.0
 USER_AGENT: Final = "Curfew-Webhooks/1"
 
 
@@ -74,6 +76,8 @@ class WebhookSender:
         self._networks = tuple(networks)
         self._sessions: dict[webhook_guard.Policy, aiohttp.ClientSession] = {}
         self._endpoints: dict[str, _Endpoint] = {}
+        #: Reference → the key, and until when it is used.
+        self._known_keys: dict[str, tuple[bytes, float]] = {}
         self._open = asyncio.Semaphore(MAX_OPEN)
 
     async def send(
@@ -124,11 +128,19 @@ class WebhookSender:
             return await self._post(endpoint, headers, body)
 
     def _keys(self, webhook: Webhook, now: datetime) -> list[bytes]:
-        keys = [self._secrets.resolve(webhook.secret_ref)]
+        keys = [self._key(webhook.secret_ref)]
         previous, until = webhook.previous_secret_ref, webhook.previous_until
         if previous is not None and until is not None and now < until:
-            keys.append(self._secrets.resolve(previous))
+            keys.append(self._key(previous))
         return keys
+
+    def _key(self, reference: str) -> bytes:
+        known = self._known_keys.get(reference)
+        if known is not None and time.monotonic() < known[1]:
+            return known[0]
+        key = self._secrets.resolve(reference)
+        self._known_keys[reference] = key, time.monotonic() + SECRET_KEPT_S
+        return key
 
     async def _post(self, endpoint: _Endpoint, headers: dict[str, str], body: bytes) -> Exchange:
         began = time.monotonic()
@@ -147,13 +159,35 @@ class WebhookSender:
             refused = webhook_guard.REFUSED in str(error)
             failure = ("address_refused" if refused else "connection", _message(error))
         else:
-            return _judge(status, answer, retry_after, headers, body, _ms_since(began), self._clock.now())
+            return self._judge(status, answer, retry_after, headers, body, _ms_since(began))
         reason, detail = failure
         return Exchange(
             verdict=Verdict.FAILED,
             reason=reason,
             detail=detail,
             latency_ms=_ms_since(began),
+            request_headers=headers,
+            request_body=body,
+        )
+
+    def _judge(
+        self,
+        status: int,
+        answer: bytes,
+        retry_after: str | None,
+        headers: dict[str, str],
+        body: bytes,
+        latency_ms: int,
+    ) -> Exchange:
+        delivered = 200 <= status < 300
+        return Exchange(
+            verdict=Verdict.DELIVERED if delivered else Verdict.FAILED,
+            reason=None if delivered else ("redirect" if 300 <= status < 400 else f"http_{status}"),
+            detail=None if delivered else f"the receiver answered {status}",
+            status=status,
+            retry_after_s=_seconds(retry_after, self._clock.now()) if status in (429, 503) else None,
+            body=answer.decode("utf-8", "replace")[:MAX_RESULT_BODY],
+            latency_ms=latency_ms,
             request_headers=headers,
             request_body=body,
         )
@@ -203,29 +237,6 @@ def open_session(policy: webhook_guard.Policy) -> aiohttp.ClientSession:
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,  # 64 KiB of a compressed answer may be gigabytes
         trust_env=False,  # a proxy from the environment would connect on our behalf, past the guard
-    )
-
-
-def _judge(
-    status: int,
-    answer: bytes,
-    retry_after: str | None,
-    headers: dict[str, str],
-    body: bytes,
-    latency_ms: int,
-    now: datetime,
-) -> Exchange:
-    delivered = 200 <= status < 300
-    return Exchange(
-        verdict=Verdict.DELIVERED if delivered else Verdict.FAILED,
-        reason=None if delivered else ("redirect" if 300 <= status < 400 else f"http_{status}"),
-        detail=None if delivered else f"the receiver answered {status}",
-        status=status,
-        retry_after_s=_seconds(retry_after, now) if status in (429, 503) else None,
-        body=answer.decode("utf-8", "replace")[:MAX_RESULT_BODY],
-        latency_ms=latency_ms,
-        request_headers=headers,
-        request_body=body,
     )
 
 

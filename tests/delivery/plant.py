@@ -241,7 +241,7 @@ class Plant:
         batch = self._batch(
             ATTEMPTS, [Record(ATTEMPTS, PARTITION, 0, None, value, [], 0) for value in values], self.rows_made
         )
-        async with aclosing(self.dispatcher.handle(batch)) as steps:  # type: ignore[type-var]
+        async with aclosing(self.dispatcher.handle(batch)) as steps:
             async for _ in steps:
                 yield
                 self.rows_made.write(batch.rows.writes.items(), None)

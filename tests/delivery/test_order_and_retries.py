@@ -10,7 +10,7 @@ import pytest
 
 from agents.delivery.units import SLICE
 from streams.core.delivery import units
-from streams.core.delivery.desk import TRAIN, WINDOW
+from streams.core.delivery.desk import REFILL_PART, TRAIN, WINDOW
 from streams.core.delivery.messages import Verdict
 from streams.core.delivery.retries import JITTER, MAX_RETRY_AFTER_S, next_delay_ms
 from streams.core.delivery.units import Done, State, Unit
@@ -289,15 +289,32 @@ def test_a_restart_in_mid_retry_loses_neither_attempts_nor_their_number() -> Non
     assert third.number == 3
 
 
-def test_only_a_window_of_units_is_in_flight_and_the_rest_follows_the_results() -> None:
-    """A slow endpoint cannot fill the topic of attempts."""
+def test_only_a_window_of_units_is_in_flight_and_the_rest_follows_in_parts() -> None:
+    """A slow endpoint cannot fill the topic of attempts; one that has its window full gets more by the quarter, not an
+    attempt for each result."""
     plant = Plant(subscription(ordering=Ordering.UNORDERED))
-    made = plant.attempts(plant.feed(*(event(number) for number in range(WINDOW + 10))))
+    made = plant.attempts(plant.feed(*(event(number) for number in range(2 * WINDOW))))
+    part = WINDOW // REFILL_PART
 
-    following = plant.attempts(plant.settle(made[0]))
+    early = [plant.attempts(plant.settle(one)) for one in made[: part - 1]]
+    following = plant.attempts(plant.settle(made[part - 1]))
+    late = plant.attempts(plant.settle(made[part]))
 
     assert len(made) == WINDOW
-    assert numbers(following, plant.codec) == [WINDOW]
+    assert early == [[]] * (part - 1)
+    assert numbers(following, plant.codec) == list(range(WINDOW, WINDOW + part))
+    assert late == []
+
+
+@pytest.mark.parametrize("rate", [1, 2])
+def test_a_window_of_a_few_is_refilled_too(rate: int) -> None:
+    """A rate limit makes the window small; a quarter of nothing would never be free."""
+    plant = Plant(subscription(ordering=Ordering.UNORDERED, max_per_second=rate))
+    count = 20
+    plant.answer(plant.attempts(plant.feed(*(event(number) for number in range(count)))), lambda *_: Verdict.DELIVERED)
+
+    assert len(plant.made) == count
+    assert plant.rows("unit/") == {}
 
 
 def test_finished_units_are_forgotten_after_eight_days() -> None:

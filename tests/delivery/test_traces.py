@@ -20,7 +20,7 @@ BILLING = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
 def delivered_at_the_second_attempt(
-    monkeypatch: pytest.MonkeyPatch, *, tracing: bool
+    monkeypatch: pytest.MonkeyPatch, *, tracing: bool, traceparent: str = BILLING
 ) -> tuple[list[str], list[ReadableSpan]]:
     """(the ``traceparent`` of each request, the spans)."""
     monkeypatch.setenv("CURFEW_SECRET_TEST", SECRET)
@@ -31,7 +31,7 @@ def delivered_at_the_second_attempt(
 
     async def main() -> None:
         async def busy_at_first(request: web.Request) -> web.StreamResponse:
-            received.append(request.headers["traceparent"])
+            received.append(request.headers.get("traceparent", ""))
             return web.Response(status=503 if len(received) == 1 else 200)
 
         app = web.Application()
@@ -43,7 +43,7 @@ def delivered_at_the_second_attempt(
         plant = Plant(subscription(webhook=endpoint), sender=sender())
         if tracing:
             plant.tracer = OpenTelemetry(provider)
-        await plant.run(plant.attempts(plant.feed(event(0, traceparent=BILLING))))
+        await plant.run(plant.attempts(plant.feed(event(0, traceparent=traceparent))))
         await plant.run(plant.attempts(plant.tick(3_600)))
         assert plant.dispatcher is not None
         await plant.dispatcher._sender.close()
@@ -80,3 +80,11 @@ def test_without_tracing_the_receiver_gets_the_events_trace(monkeypatch: pytest.
 
     assert received == [BILLING, BILLING]
     assert spans == []
+
+
+@pytest.mark.parametrize("text", [f"{BILLING}\n", "", "\ufffd", "ff" + BILLING[2:], "0" * 9_000])
+def test_what_is_no_trace_context_goes_to_no_receiver(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """Anybody may write headers of records. A request with a broken one would fail, and its endpoint be blamed."""
+    received, _ = delivered_at_the_second_attempt(monkeypatch, tracing=False, traceparent=text)
+
+    assert received == ["", ""]

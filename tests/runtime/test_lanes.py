@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
-from streams.kafka.chunks import CHUNK_RECORDS, Batch, Chunk, Record
+from streams.kafka.chunks import CHUNK_RECORDS, Batch, Chunk, Handler, Record
 from streams.kafka.lanes import Lane, Works
-from streams.kafka.outbox import Outbox
+from streams.kafka.outbox import DeliveryFailed, Outbox
 from streams.kafka.store import MemoryStore, Store
 from streams.kafka.ticks import TICKS
 
@@ -29,7 +29,29 @@ def chunk(topic: str, start: int, records: int) -> Chunk:
     return Chunk(topic, 0, 1, [Record(topic, 0, start + n, b"k", b"v", [], 0) for n in range(records)], size=records)
 
 
-async def handled(*waiting: Chunk) -> tuple[list[tuple[str, list[int]]], list[Chunk]]:
+class Refusing:
+    """An outbox that does not deliver the first time; ``sent`` is all that was handed to it, in order."""
+
+    def __init__(self) -> None:
+        self.failures = 0
+        self.sent: list[str] = []
+
+    def emit(self, topic: str, *_: object) -> None:
+        self.sent.append(topic)
+
+    def emit_rows(self, topic: str, partition: int, rows: list[dict[str, bytes | None]]) -> None:
+        self.sent.extend([topic] * len(rows))
+
+    async def delivered(self, failures_before: int) -> None:
+        self.sent.append("awaited")
+        self.failures += 1
+        if self.failures == 1:
+            raise DeliveryFailed("the first time")
+
+
+async def handled(
+    *waiting: Chunk, handler: Handler | None = None, outbox: Refusing | None = None
+) -> tuple[list[tuple[str, list[int]]], list[Chunk]]:
     """What a lane gives to its handler, (topic, offsets) of each batch, and the chunks in the order they were done; all
     of ``waiting`` are there before it begins."""
     batches: list[tuple[str, list[int]]] = []
@@ -49,13 +71,13 @@ async def handled(*waiting: Chunk) -> tuple[list[tuple[str, list[int]]], list[Ch
 
     with ThreadPoolExecutor(1) as threads:
         works = Works(
-            app="test", outbox=cast("Outbox", None), stores=Stores(), openers=[], threads=threads,
+            app="test", outbox=cast("Outbox", outbox), stores=Stores(), openers=[], threads=threads,
             opening=lambda _: None, now=lambda _: None, guard=lambda _: None, on_done=on_done, advance=lambda _: None,
             caught_up=lambda _: True, on_fatal=on_fatal, changelog_topic="rows",
         )  # fmt: skip
         lane = Lane(works, 0, 1)
         for one in waiting:
-            lane.put(one, handle)
+            lane.put(one, handler or handle, side_by_side=handler is not None)
         await asyncio.wait_for(finished.wait(), 30.0)
         await lane.close()
     return batches, done
@@ -98,3 +120,23 @@ def test_every_chunk_of_ticks_is_an_instant_of_its_own() -> None:
     batches, _ = run(chunk(TICKS, 0, 1), chunk(TICKS, 1, 1))
 
     assert batches == [(TICKS, [0]), (TICKS, [1])]
+
+
+def test_side_by_side_outputs_and_rows_take_one_round_trip_and_what_failed_ends_before_it_is_tried_again() -> None:
+    """A handler that is still open when its chunk is decided anew would take away what the second one relies on."""
+    outbox = Refusing()
+    steps: list[str] = []
+
+    async def handle(batch: Batch) -> AsyncGenerator[None, None]:
+        steps.append("begun")
+        try:
+            batch.emit("out", key=None, value=b"v")
+            batch.rows.put(b"row", b"v")
+            yield
+        finally:
+            steps.append("ended")
+
+    asyncio.run(handled(chunk("a", 0, 1), handler=handle, outbox=outbox))
+
+    assert steps == ["begun", "ended"] * 2
+    assert outbox.sent == ["out", "rows", "awaited"] * 2

@@ -33,6 +33,9 @@ from streams.core.subscriptions import OnExhausted, Ordering, Subscription
 #: Units of one subscription in flight per partition. Without a bound, a slow endpoint would fill delivery.attempts and
 #: every other endpoint would wait behind it; a smaller one would starve a fast endpoint for the round trip by Kafka.
 WINDOW: Final = 256
+#: A window that was full is filled up again when a quarter of it is free. One by one, each result would send one
+#: attempt, and every webhook would cost requests to Kafka, and chunks in both workers, of its own.
+REFILL_PART: Final = 4
 #: Events of one key handed over together. One by one, each would wait for a round trip by Kafka, and an account with
 #: thousands of services would need minutes for its own night.
 TRAIN: Final = 64
@@ -233,14 +236,15 @@ class Desk:
     def _lengthen(self, unit: Unit) -> Iterator[Effect]:
         """Hand ``unit``, the last of its lane, over behind the one before it, if all of the lane is on its way."""
         lane = self._index.lanes[unit.subscription_id, unit.lane or ""]
-        flying = self._index.flying(unit.subscription_id)
         subscription = self._book.by_id.get(unit.subscription_id)
-        window = _window(subscription) if subscription is not None else 0
-        if not 1 < len(lane) <= TRAIN or len(flying) >= window or unit.due_ms > self._now_ms:
+        if subscription is None or not 1 < len(lane) <= TRAIN or unit.due_ms > self._now_ms:
+            return
+        window = _window(subscription)
+        if not self._has_room(unit.subscription_id, window):
             return
         before = self._table.unit(lane[-2][1])
         if before is not None and before.state is State.IN_FLIGHT:
-            yield self._attempt(unit, follows=attempt_id(before.unit_id, before.attempts))
+            yield self._attempt(unit, window, follows=attempt_id(before.unit_id, before.attempts))
 
     # Results
 
@@ -443,6 +447,8 @@ class Desk:
         may_send = subscription.deliverable and not self._is_disabled(subscription)
         flying = self._index.flying(subscription_id)
         window = _window(subscription)
+        if may_send and not self._has_room(subscription_id, window):
+            return
         while ready and (len(flying) < window or not may_send):
             unit = self._table.unit(ready[0][1])
             if unit is None or unit.state is not State.PENDING or not self._is_head(unit):
@@ -456,34 +462,45 @@ class Desk:
                 yield from self._end(unit, State.DEAD, "max_age", reason)
             elif may_send:
                 heappop(ready)
-                yield self._attempt(unit)
-                yield from self._follow(unit, window)
+                send = self._attempt(unit, window)
+                yield send
+                yield from self._follow(unit, window, send.attempt.attempt_id)
             else:
                 return
 
-    def _follow(self, head: Unit, window: int) -> Iterator[Effect]:
-        """Hand the events behind the head of a lane over with it; a head that has failed before goes alone."""
+    def _has_room(self, subscription_id: str, window: int) -> bool:
+        """Whether more may be sent: below the window, and once that was full, only after a part of it was free."""
+        flying, full = len(self._index.flying(subscription_id)), self._index.full
+        if flying <= window - max(1, window // REFILL_PART):
+            full.discard(subscription_id)
+        return flying < window and subscription_id not in full
+
+    def _follow(self, head: Unit, window: int, before: str) -> Iterator[Effect]:
+        """Hand over the events behind the head of a lane, whose attempt is ``before``; one that failed goes alone."""
         if head.lane is None or head.attempts > 0:
             return
         behind = list(islice(self._index.lanes[head.subscription_id, head.lane], 1, TRAIN))
         if not behind:
             return
         flying = self._index.flying(head.subscription_id)
-        before = attempt_id(head.unit_id, 1)
         for _, unit_id in behind:
             unit = self._table.unit(unit_id)
             if unit is None or unit.state is not State.PENDING or len(flying) >= window:
                 return
             if unit.attempts == 0 and unit.due_ms > self._now_ms + POSTPONE_MS:
                 return  # a schedule that begins with a wait
-            yield self._attempt(unit, follows=before)
-            before = attempt_id(unit_id, unit.attempts + 1)
+            send = self._attempt(unit, window, follows=before)
+            yield send
+            before = send.attempt.attempt_id
 
-    def _attempt(self, unit: Unit, follows: str | None = None) -> Send:
+    def _attempt(self, unit: Unit, window: int, follows: str | None = None) -> Send:
         """Count the attempt, then ask for it: after a crash in between, the same attempt is asked for again."""
         number = unit.attempts + 1
         self._table.put_unit(replace(unit, state=State.IN_FLIGHT, attempts=number))
-        self._index.flying(unit.subscription_id).add(unit.unit_id)
+        flying = self._index.flying(unit.subscription_id)
+        flying.add(unit.unit_id)
+        if len(flying) >= window:
+            self._index.full.add(unit.subscription_id)
         return Send(
             attempt=Attempt(
                 attempt_id=attempt_id(unit.unit_id, number),

@@ -68,6 +68,11 @@ class Health:
         """Whether the breaker has opened and no probe has succeeded since."""
         return self.openings > 0
 
+    @property
+    def well(self) -> bool:
+        """Whether a success would change nothing but its instant and the counts."""
+        return not (self.failures or self.openings or self.told) and self.failing_since_ms is None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notice:
@@ -105,7 +110,7 @@ def begin(known: Health | None, subscription: Subscription) -> Health:
 def note(health: Health, subscription: Subscription, done: Attempted) -> tuple[Health, tuple[Notice, ...]]:
     """The health after an attempt, and what operators should hear."""
     if done.verdict is Verdict.DELIVERED:
-        return _well(health, done.at_ms), ()
+        return delivered(health, 1, done.at_ms), ()
     if done.verdict is not Verdict.FAILED or done.reason in NOT_ITS_FAULT:
         return health, ()
     failing = replace(
@@ -124,7 +129,8 @@ def note(health: Health, subscription: Subscription, done: Attempted) -> tuple[H
     return _disabled_perhaps(failing, subscription, done)
 
 
-def _well(health: Health, at_ms: int) -> Health:
+def delivered(health: Health, count: int, at_ms: int) -> Health:
+    """The health after so many successes without a failure between them, the last of them at ``at_ms``."""
     return replace(
         health,
         failures=0,
@@ -133,7 +139,7 @@ def _well(health: Health, at_ms: int) -> Health:
         open_until_ms=0,
         told=0,
         last_success_ms=at_ms,
-        hours=_counted(health.hours, at_ms, delivered=1, failed=0),
+        hours=_counted(health.hours, at_ms, delivered=count, failed=0),
     )
 
 

@@ -24,12 +24,14 @@ Lane: TypeAlias = tuple[str, str]
 
 @dataclass(slots=True, eq=False)
 class Index:
-    """``lanes``: open units of a key in queue order. Heaps: ``ready`` may be tried now, ``due`` later."""
+    """``lanes``: open units of a key in queue order. Heaps: ``ready`` may be tried now, ``due`` later.
+    ``full``: subscriptions whose window was full and has not emptied by its part since."""
 
     lanes: dict[Lane, deque[Place]] = field(default_factory=dict)
     ready: dict[str, list[Place]] = field(default_factory=dict)
     due: list[tuple[int, str, Place]] = field(default_factory=list)
     in_flight: dict[str, set[str]] = field(default_factory=dict)
+    full: set[str] = field(default_factory=set)
     parked: set[Lane] = field(default_factory=set)
     disabled: dict[str, int] = field(default_factory=dict)
     sweep_bucket: int = 0
