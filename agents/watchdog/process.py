@@ -80,7 +80,6 @@ class Watchdog:
         )  # fmt: skip
         self._store = StoreCheck(settings)
         self._scheduler = SchedulerPulse(self._book)
-        self._outbox: Outbox | None = None
         self._encode = self._codec.encoder(FINDINGS, Finding)
         self._known_cluster = False
         self._started_at = datetime.now(UTC)
@@ -204,17 +203,18 @@ class Watchdog:
         waiting = self._waiting_findings()
         if not waiting:
             return
+        outbox = Outbox(self._kafka)  # for this time: nobody would take what it is told while no finding is raised
         try:
-            outbox = self._outbox = self._outbox or Outbox(self._kafka)
-            before = outbox.failures
             for at, reason in waiting.items():
                 for change in self._endangered(datetime.fromisoformat(at), reason):
                     finding = at_risk(change, reason, now)
                     outbox.emit(FINDINGS, finding.key, self._encode(finding))
-            outbox.flush(before)
+            outbox.flush(0)
         except CurfewError as error:
             log.warning("watchdog.not_raised", deadlines=list(waiting), error=str(error))
             return
+        finally:
+            outbox.close()
         with self._book.page():
             self._to_raise({})
 
@@ -291,8 +291,6 @@ class Watchdog:
 
     async def close(self) -> None:
         await self.notifier.close()
-        if self._outbox is not None:
-            await asyncio.to_thread(self._outbox.close)
         self._reader.close()
         self._store.close()
         self._book.close()

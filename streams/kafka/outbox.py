@@ -64,6 +64,11 @@ class Delivery:
         if not self.outstanding and self.future is not None:
             self.settle()
 
+    def fail(self, why: str) -> None:
+        """Whoever waits goes on with :class:`DeliveryFailed`."""
+        if self.future is not None and not self.future.done():
+            self.future.set_exception(DeliveryFailed(why))
+
     def settle(self, fatal: KafkaError | None = None) -> None:
         """Let whoever waits go on."""
         future = self.future
@@ -114,7 +119,7 @@ class Outbox:
         self._looks = 0
 
     def start(self) -> None:
-        """From now on the running event loop takes the acknowledgements, until :meth:`close`."""
+        """From now on the running event loop takes the acknowledgements, until :meth:`stop`."""
         self._loop = asyncio.get_running_loop()
         self._poll()
 
@@ -129,8 +134,8 @@ class Outbox:
             self._poll_after(IDLE_S if not self._awaited else SOON_S if self._looks < SOON_TIMES else LATER_S)
 
     def _poll_after(self, wait_s: float) -> None:
-        assert self._loop is not None
-        self._wait_s, self._next_poll = wait_s, self._loop.call_later(wait_s, self._poll)
+        if self._loop is not None:  # not stopped
+            self._wait_s, self._next_poll = wait_s, self._loop.call_later(wait_s, self._poll)
 
     def _on_delivery(self, error: KafkaError | None, message: Message) -> None:
         """Of a record that belongs to no :class:`Delivery`."""
@@ -200,7 +205,8 @@ class Outbox:
     async def delivered(self, delivery: Delivery) -> None:
         """Wait until every record of ``delivery`` is acknowledged; raises :class:`DeliveryFailed` if one failed (all of
         them are to be sent again: sending once too often is harmless, once too few is not)."""
-        assert self._loop is not None, "an outbox that was not started takes no acknowledgements"
+        if self._loop is None:
+            raise DeliveryFailed("nobody takes acknowledgements: the outbox was not started, or has been stopped")
         delivery.future = self._loop.create_future()
         if not delivery.outstanding:
             delivery.settle(self._fatal)
@@ -225,9 +231,13 @@ class Outbox:
             raise DeliveryFailed(f"Kafka did not acknowledge: {reason}")
 
     def stop(self) -> None:
-        """The event loop takes no more acknowledgements; call it there, then :meth:`close` anywhere."""
+        """The event loop takes no more acknowledgements, whoever still waits has failed; call it there, then
+        :meth:`close` anywhere."""
         if self._next_poll is not None:
             self._next_poll.cancel()
+        self._loop = None
+        for delivery in self._awaited:
+            delivery.fail("the outbox has been stopped")
 
     def close(self) -> None:
         """Wait for what is queued; bounded by the delivery time-out."""

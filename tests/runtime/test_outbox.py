@@ -7,7 +7,9 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
+from confluent_kafka import KafkaError, Message
 
+from streams.core.errors import Fatal
 from streams.kafka import outbox as outbox_module
 from streams.kafka.outbox import Delivery, DeliveryFailed, Outbox
 from tests.support.brokers import Brokers
@@ -16,9 +18,9 @@ from tests.support.kafka_io import create_topic, read_partition
 pytestmark = pytest.mark.kafka
 
 
-def on_a_loop(kafka: Brokers, body: Callable[[Outbox], Coroutine[Any, Any, None]]) -> None:
+def on_a_loop(kafka: Brokers, body: Callable[[Outbox], Coroutine[Any, Any, None]], **config: Any) -> None:
     async def run() -> None:
-        outbox = Outbox({"bootstrap.servers": kafka.bootstrap_servers})
+        outbox = Outbox({"bootstrap.servers": kafka.bootstrap_servers, "allow.auto.create.topics": False, **config})
         outbox.start()
         try:
             await body(outbox)
@@ -29,12 +31,8 @@ def on_a_loop(kafka: Brokers, body: Callable[[Outbox], Coroutine[Any, Any, None]
     asyncio.run(run())
 
 
-def test_a_chunk_does_not_wait_for_the_records_of_another(
-    kafka: Brokers, unique: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A record for a topic that is not there yet is kept until it is, or its time is over; then only its own chunk is
-    sent again."""
-    monkeypatch.setattr(outbox_module, "DELIVERY_TIMEOUT_MS", 2_000)
+def test_a_chunk_does_not_wait_for_the_records_of_another(kafka: Brokers, unique: Callable[[str], str]) -> None:
+    """A record for a topic that is not there is kept, in case that it comes; others pass it."""
     topic, nowhere = unique("there"), unique("nowhere")
     create_topic(kafka.bootstrap_servers, topic)
 
@@ -46,17 +44,96 @@ def test_a_chunk_does_not_wait_for_the_records_of_another(
         await outbox.delivered(own)
         outbox.emit_rows(topic, 0, [{"key": b"k", "value": b"2"}, {"key": b"l", "value": b"3"}], rows)
         await outbox.delivered(rows)
-        assert not waiting.done()
-        with pytest.raises(DeliveryFailed):
+        outbox.stop()
+        with pytest.raises(DeliveryFailed, match="stopped"):
             await waiting
 
-    on_a_loop(kafka, body)
+    # longer than any machine is busy: whether it is still waited for must not depend on time
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(outbox_module, "DELIVERY_TIMEOUT_MS", 120_000)
+        patch.setattr(Outbox, "close", lambda outbox: outbox._producer.purge())
+        on_a_loop(kafka, body)
 
     assert read_partition(kafka.bootstrap_servers, topic) == [b"1", b"2", b"3"]
 
 
-def test_nothing_to_wait_for_is_no_wait(kafka: Brokers) -> None:
+def test_a_record_that_is_not_acknowledged_fails_its_chunk(
+    kafka: Brokers, unique: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The chunk is decided and sent again."""
+    monkeypatch.setattr(outbox_module, "DELIVERY_TIMEOUT_MS", 1_000)
+
+    async def body(outbox: Outbox) -> None:
+        delivery = Delivery()
+        outbox.emit(unique("nowhere"), "k", b"1", None, -1, delivery)
+        with pytest.raises(DeliveryFailed, match="did not acknowledge"):
+            await outbox.delivered(delivery)
+
+    on_a_loop(kafka, body)
+
+
+def test_a_queue_that_is_full_loses_nothing(kafka: Brokers, unique: Callable[[str], str]) -> None:
+    """Neither of single records nor of rows that are handed over together; acknowledgements come meanwhile."""
+    topic = unique("full")
+    create_topic(kafka.bootstrap_servers, topic)
+
+    async def body(outbox: Outbox) -> None:
+        singles, rows = Delivery(), Delivery()
+        for number in range(100):
+            outbox.emit(topic, "k", b"%d" % number, None, -1, singles)
+        outbox.emit_rows(topic, 0, [{"key": b"%d" % n, "value": b"%d" % n} for n in range(100, 200)], rows)
+        await outbox.delivered(singles)
+        await outbox.delivered(rows)
+        assert (singles.outstanding, rows.outstanding) == (0, 0)
+
+    on_a_loop(kafka, body, **{"queue.buffering.max.messages": 10})
+
+    assert sorted(map(int, read_partition(kafka.bootstrap_servers, topic))) == list(range(200))
+
+
+def test_an_error_in_a_callback_does_not_end_the_taking_of_acknowledgements(
+    kafka: Brokers, unique: Callable[[str], str]
+) -> None:
+    """All others would wait for ever."""
+    topic = unique("topic")
+    create_topic(kafka.bootstrap_servers, topic)
+
+    class Broken(Delivery):
+        def __call__(self, error: KafkaError | None, message: Message) -> None:
+            raise RuntimeError("a bug")
+
+    async def body(outbox: Outbox) -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+        good = Delivery()
+        outbox.emit(topic, "k", b"1", None, -1, Broken())
+        outbox.emit(topic, "k", b"2", None, -1, good)
+        await outbox.delivered(good)
+
+    on_a_loop(kafka, body)
+
+
+def test_a_producer_that_cannot_go_on_ends_every_wait(kafka: Brokers, unique: Callable[[str], str]) -> None:
+    """It was fenced, for example; the worker leaves, and a restart begins where the last commit ended."""
+
+    async def body(outbox: Outbox) -> None:
+        delivery = Delivery()
+        outbox.emit(unique("nowhere"), "k", b"1", None, -1, delivery)
+        waiting = asyncio.ensure_future(outbox.delivered(delivery))
+        await asyncio.sleep(0)
+        outbox._on_error(KafkaError(KafkaError._FATAL, "fenced", fatal=True))
+        with pytest.raises(Fatal, match="cannot go on"):
+            await waiting
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Outbox, "close", lambda outbox: outbox._producer.purge())
+        on_a_loop(kafka, body)
+
+
+def test_nothing_to_wait_for_is_no_wait_and_a_stopped_outbox_is_told_of(kafka: Brokers) -> None:
     async def body(outbox: Outbox) -> None:
         await outbox.delivered(Delivery())
+        outbox.stop()
+        with pytest.raises(DeliveryFailed, match="stopped"):
+            await outbox.delivered(Delivery())
 
     on_a_loop(kafka, body)
