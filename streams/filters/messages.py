@@ -19,7 +19,9 @@ _WORDING: Final[Sequence[tuple[str, str]]] = (
     (r" \(in container ''\)", ""),
 )
 #: What other languages write, and what is meant here; at the place of the complaint, or right in front of it.
-_OTHERWISE: Final = {"=": "==", "<>": "!=", "&": "&&", "|": "||", "and": "&&", "or": "||", "not": "!", "is": "=="}
+_OTHERWISE: Final = {"=": "==", "<>": "!=", "&": "&&", "|": "||", "and": "&&", "or": "||", "not": "!",
+                     "is": "==", "is not": "!="}  # fmt: skip
+_WORD: Final = re.compile(r"<>|[=&|]+|\w+|[^\w\s]")
 #: How a value is written that is no text and no number.
 _LITERAL: Final = {"date": 'date("2026-03-01")', "instant": 'timestamp("2026-03-01T00:00:00Z")',
                    "boolean": "true or false without quotes"}  # fmt: skip
@@ -40,6 +42,8 @@ def explain(expression: str, error: str, tokens: Sequence[Token], types: Mapping
             (t.start for t in tokens if t.kind == "name" and t.start <= offset <= t.start + len(t.text)), offset
         )
         if re.match(r"[\w\s.]*\(", expression[start:]):
+            if name.lower() in _OTHERWISE:
+                return at(expression, start, f"{name!r} is not understood: write {_OTHERWISE[name.lower()]}")
             return at(expression, start, f"there is no function {name}; there are {', '.join(FUNCTIONS)}")
         return at(expression, start, _unknown(name, tokens, offset, types))
     mismatch = re.match(r"found no matching overload for '([^']+)' applied to '(.*)'", text)
@@ -58,16 +62,17 @@ def explain(expression: str, error: str, tokens: Sequence[Token], types: Mapping
 
 
 def _misspelt(expression: str, offset: int) -> str:
-    before, rest = expression[:offset], expression[offset:]
-    here = re.match(r"\w+|[^\w\s]+", rest)
-    previous = re.search(r"(\w+|[^\w\s]+)\s*$", before)
-    words = [found[0].strip() for found in (here, previous) if found is not None]
-    for word in [*words, "".join(reversed(words))]:
+    """What is written there, and what is meant."""
+    words = list(_WORD.finditer(expression))
+    at = next((number for number, word in enumerate(words) if word.end() > offset), len(words))
+    here, before = [word[0] for word in words[at : at + 2]], [word[0] for word in words[max(0, at - 1) : at]]
+    for word in (" ".join(here), " ".join([*before, *here[:1]]), *here[:1], *before):
         if (ours := _OTHERWISE.get(word.lower())) is not None:
             return f"{word!r} is not understood: write {ours}"
-    if rest[:1] in ("'", '"'):
-        return f"the text that begins here has no end: {rest[0]} is missing"
-    return f"{(here[0] if here is not None else rest)!r} is not expected here"
+    quote = expression[offset : offset + 1]
+    if quote in ("'", '"') and quote not in expression[offset + 1 :]:
+        return f"the text that begins here has no end: {quote} is missing"
+    return f"{(here[0] if here else expression[offset:])!r} is not expected here"
 
 
 def _remedy(expression: str, sides: str) -> str:
