@@ -240,5 +240,7 @@ class Outbox:
             delivery.fail("the outbox has been stopped")
 
     def close(self) -> None:
-        """Wait for what is queued; bounded by the delivery time-out."""
+        """Wait for what is queued, bounded by the delivery time-out, and end the client; nothing is sent after it."""
         self._producer.flush(DELIVERY_TIMEOUT_MS / 1000 + 1)
+        # The client knows our callbacks and we know the client: its threads would run until garbage is collected.
+        del self._producer, self.produce

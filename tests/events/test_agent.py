@@ -54,7 +54,9 @@ def test_a_suspension_becomes_an_event_with_parameters(works: Works) -> None:
 def test_the_record_is_keyed_by_account_with_cloudevents_headers(works: Works) -> None:
     """What a client that is not ours sees of an event; the trace goes on."""
     [event] = works.feed(
-        "billing.service", [updated(SERVICE, state="Suspended")], headers=[("traceparent", b"00-ab-cd-01")]
+        "billing.service",
+        [updated(SERVICE, state="Suspended")],
+        headers=[("traceparent", b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")],
     )
 
     output = next(one for one in works.outputs if one.topic.startswith("queue."))
@@ -62,7 +64,7 @@ def test_the_record_is_keyed_by_account_with_cloudevents_headers(works: Works) -
     assert (output.topic, output.key) == ("queue.operations", "A1")
     assert attributes is not None
     assert (attributes.id, attributes.type) == (event.event_id, "service.state_transitioned")
-    assert attributes.traceparent == event.traceparent == "00-ab-cd-01"
+    assert attributes.traceparent == event.traceparent == "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
 def test_money_and_dates_keep_their_types(works: Works) -> None:

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from streams.kafka.chunks import CHUNK_RECORDS, Batch, Chunk, Handler, Record
 from streams.kafka.lanes import Lane, Works
-from streams.kafka.outbox import DeliveryFailed, Outbox
+from streams.kafka.outbox import Delivery, DeliveryFailed, Outbox
 from streams.kafka.store import MemoryStore, Store
 from streams.kafka.ticks import TICKS
 
@@ -33,19 +33,19 @@ class Refusing:
     """An outbox that does not deliver the first time; ``sent`` is all that was handed to it, in order."""
 
     def __init__(self) -> None:
-        self.failures = 0
+        self.waits = 0
         self.sent: list[str] = []
 
     def emit(self, topic: str, *_: object) -> None:
         self.sent.append(topic)
 
-    def emit_rows(self, topic: str, partition: int, rows: list[dict[str, bytes | None]]) -> None:
+    def emit_rows(self, topic: str, partition: int, rows: list[dict[str, bytes | None]], delivery: Delivery) -> None:
         self.sent.extend([topic] * len(rows))
 
-    async def delivered(self, failures_before: int) -> None:
+    async def delivered(self, delivery: Delivery) -> None:
         self.sent.append("awaited")
-        self.failures += 1
-        if self.failures == 1:
+        self.waits += 1
+        if self.waits == 1:
             raise DeliveryFailed("the first time")
 
 

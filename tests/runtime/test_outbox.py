@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 import pytest
@@ -18,14 +18,26 @@ from tests.support.kafka_io import create_topic, read_partition
 pytestmark = pytest.mark.kafka
 
 
-def on_a_loop(kafka: Brokers, body: Callable[[Outbox], Coroutine[Any, Any, None]], **config: Any) -> None:
+def on_a_loop(
+    kafka: Brokers,
+    body: Callable[[Outbox], Coroutine[Any, Any, None]],
+    *,
+    purged: bool = False,
+    config: Mapping[str, Any] | None = None,
+) -> None:
+    """``purged``: what is left at the end is not waited for."""
+
     async def run() -> None:
-        outbox = Outbox({"bootstrap.servers": kafka.bootstrap_servers, "allow.auto.create.topics": False, **config})
+        outbox = Outbox(
+            {"bootstrap.servers": kafka.bootstrap_servers, "allow.auto.create.topics": False, **(config or {})}
+        )
         outbox.start()
         try:
             await body(outbox)
         finally:
             outbox.stop()
+            if purged:
+                outbox._producer.purge()
             await asyncio.to_thread(outbox.close)
 
     asyncio.run(run())
@@ -51,8 +63,7 @@ def test_a_chunk_does_not_wait_for_the_records_of_another(kafka: Brokers, unique
     # longer than any machine is busy: whether it is still waited for must not depend on time
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(outbox_module, "DELIVERY_TIMEOUT_MS", 120_000)
-        patch.setattr(Outbox, "close", lambda outbox: outbox._producer.purge())
-        on_a_loop(kafka, body)
+        on_a_loop(kafka, body, purged=True)
 
     assert read_partition(kafka.bootstrap_servers, topic) == [b"1", b"2", b"3"]
 
@@ -86,7 +97,7 @@ def test_a_queue_that_is_full_loses_nothing(kafka: Brokers, unique: Callable[[st
         await outbox.delivered(rows)
         assert (singles.outstanding, rows.outstanding) == (0, 0)
 
-    on_a_loop(kafka, body, **{"queue.buffering.max.messages": 10})
+    on_a_loop(kafka, body, config={"queue.buffering.max.messages": 10})
 
     assert sorted(map(int, read_partition(kafka.bootstrap_servers, topic))) == list(range(200))
 
@@ -124,9 +135,7 @@ def test_a_producer_that_cannot_go_on_ends_every_wait(kafka: Brokers, unique: Ca
         with pytest.raises(Fatal, match="cannot go on"):
             await waiting
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Outbox, "close", lambda outbox: outbox._producer.purge())
-        on_a_loop(kafka, body)
+    on_a_loop(kafka, body, purged=True)
 
 
 def test_nothing_to_wait_for_is_no_wait_and_a_stopped_outbox_is_told_of(kafka: Brokers) -> None:
