@@ -275,7 +275,7 @@ def test_ten_thousand_dead_letters_are_redriven_each_once(
         deployment.produce(range(LETTERS), queue="letters")
         wait_until(lambda: deployment.ledger().get("late", {}).get("dead") == LETTERS, "all are dead", PATIENCE_S)
         assert crm.received() == []
-        subscribe(deployment, tmp_path, "letters", late=(crm.url, ""))
+        subscribe(deployment, tmp_path, "letters", late=(crm.url, "paused = false"))
 
         dry = deployment.completed(*which, "--dry-run")
         sent_by_dry_run = crm.received()
