@@ -106,13 +106,13 @@ _WITHOUT_KAFKA = frozenset({"dev", "demo", "bench", "schemas", "receive"})
 
 def _tell_of_a_stopped_stack(command: str | None) -> None:
     """Whoever has a Kafka of this directory means that one; another at the default address would be a surprise."""
+    place = Path(os.environ.get("CURFEW_DATA_DIR") or ".curfew") / "dev"
+    if command in _WITHOUT_KAFKA or "--help" in sys.argv or not (place / "kafka.json").exists():
+        return
     from pydantic import ValidationError
 
     from streams.settings import Settings
 
-    place = Path(os.environ.get("CURFEW_DATA_DIR") or ".curfew") / "dev"
-    if command in _WITHOUT_KAFKA or "--help" in sys.argv or not (place / "kafka.json").exists():
-        return
     try:
         settings = Settings()
     except ValidationError:  # the command itself says what is wrong

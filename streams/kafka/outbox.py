@@ -17,7 +17,7 @@ from typing import Any
 import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from streams.core.errors import Fatal, Transient
+from streams.core.errors import CurfewError, Fatal, Transient
 
 #: Librdkafka retries a record for this long. It has to be shorter than a group session (see driver.SESSION_TIMEOUT_MS):
 #: a record that is delivered after the partition went to another worker would beat the new owner's in compaction.
@@ -61,25 +61,25 @@ class Delivery:
         self.outstanding -= 1
         if error is not None:
             self.error = error
-        if not self.outstanding and self.future is not None:
-            self.settle()
+        if not self.outstanding:
+            self.end(None if self.error is None else _not_acknowledged(self.error))
 
-    def fail(self, why: str) -> None:
-        """Whoever waits goes on with :class:`DeliveryFailed`."""
-        if self.future is not None and not self.future.done():
-            self.future.set_exception(DeliveryFailed(why))
-
-    def settle(self, fatal: KafkaError | None = None) -> None:
-        """Let whoever waits go on."""
-        future = self.future
-        if future is None or future.done():
+    def end(self, error: CurfewError | None) -> None:
+        """Let whoever waits go on, with ``error`` if there is one."""
+        if self.future is None or self.future.done():
             return
-        if fatal is not None:
-            future.set_exception(Fatal(f"the producer cannot go on: {fatal.str()}"))
-        elif self.error is not None:
-            future.set_exception(DeliveryFailed(f"Kafka did not acknowledge: {self.error.str()}"))
+        if error is None:
+            self.future.set_result(None)
         else:
-            future.set_result(None)
+            self.future.set_exception(error)
+
+
+def _not_acknowledged(error: KafkaError | None) -> DeliveryFailed:
+    return DeliveryFailed(f"Kafka did not acknowledge: {error.str() if error is not None else 'unknown'}")
+
+
+def _cannot_go_on(error: KafkaError) -> Fatal:
+    return Fatal(f"the producer cannot go on: {error.str()}")
 
 
 class Outbox:
@@ -128,7 +128,7 @@ class Outbox:
             self._producer.poll(0)
             if self._fatal is not None:
                 for delivery in self._awaited:
-                    delivery.settle(self._fatal)
+                    delivery.end(_cannot_go_on(self._fatal))
         finally:  # whatever happens: nobody else takes acknowledgements
             self._looks += 1
             self._poll_after(IDLE_S if not self._awaited else SOON_S if self._looks < SOON_TIMES else LATER_S)
@@ -209,7 +209,8 @@ class Outbox:
             raise DeliveryFailed("nobody takes acknowledgements: the outbox was not started, or has been stopped")
         delivery.future = self._loop.create_future()
         if not delivery.outstanding:
-            delivery.settle(self._fatal)
+            failed = None if delivery.error is None else _not_acknowledged(delivery.error)
+            delivery.end(failed if self._fatal is None else _cannot_go_on(self._fatal))
         self._awaited.add(delivery)
         self._looks = 0
         if self._wait_s > SOON_S and self._next_poll is not None:
@@ -225,10 +226,9 @@ class Outbox:
         :class:`Delivery`. ``failures_before`` is :attr:`failures` as it was before the first of them."""
         while self._producer.flush(1.0):
             if self._fatal is not None:
-                raise Fatal(f"the producer cannot go on: {self._fatal.str()}")
+                raise _cannot_go_on(self._fatal)
         if self._failures != failures_before:
-            reason = self._last_error.str() if self._last_error is not None else "unknown"
-            raise DeliveryFailed(f"Kafka did not acknowledge: {reason}")
+            raise _not_acknowledged(self._last_error)
 
     def stop(self) -> None:
         """The event loop takes no more acknowledgements, whoever still waits has failed; call it there, then
@@ -237,7 +237,7 @@ class Outbox:
             self._next_poll.cancel()
         self._loop = None
         for delivery in self._awaited:
-            delivery.fail("the outbox has been stopped")
+            delivery.end(DeliveryFailed("the outbox has been stopped"))
 
     def close(self) -> None:
         """Wait for what is queued, bounded by the delivery time-out, and end the client; nothing is sent after it."""

@@ -8,11 +8,13 @@ import os
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from aiohttp import web
 
 from streams.sinks.secrets import Secrets
 from streams.sinks.webhook import WebhookSender
@@ -39,6 +41,20 @@ class RunningReceiver:
         request = urllib.request.Request(self.url + "_behaviour", json.dumps(behaviour).encode(), method="POST")
         with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS):
             pass
+
+
+@asynccontextmanager
+async def answering(handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> AsyncIterator[str]:
+    """A receiver in this process, on the running loop, which answers by ``handler``; gives its url."""
+    app = web.Application()
+    app.router.add_post("/", handler)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}/"
+    finally:
+        await runner.cleanup()
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from agents.delivery.units import RESULTS
 from streams.core.delivery.messages import Result, Verdict
 from streams.core.subscriptions import Webhook
 from tests.delivery.plant import Plant, event, subscription
-from tests.delivery.receiving import SECRET, SECRET_REF, sender
+from tests.delivery.receiving import SECRET, SECRET_REF, answering, sender
 
 #: Shorter than in production; the first of a train has to begin within it.
 BEGIN_WITHIN_S = 2.0
@@ -32,22 +32,17 @@ def test_a_train_behind_a_slow_answer_is_not_begun_any_more(monkeypatch: pytest.
                 await asyncio.sleep(1.2 * BEGIN_WITHIN_S)
             return web.Response()
 
-        app = web.Application()
-        app.router.add_post("/", slow)
-        runner = web.AppRunner(app, shutdown_timeout=0.1)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        endpoint = Webhook(url=f"http://127.0.0.1:{runner.addresses[0][1]}/", secret_ref=SECRET_REF)
-        plant = Plant(subscription(webhook=endpoint), sender=sender())
-        train = plant.attempts(plant.feed(*(event(n) for n in range(4))))
-        monkeypatch.setattr(dispatch, "BEGIN_WITHIN_S", BEGIN_WITHIN_S)
-        late = await plant.dispatch(train)
-        monkeypatch.setattr(dispatch, "BEGIN_WITHIN_S", usual)
-        settled = plant.chunk(RESULTS, [(None, plant.codec.encode(RESULTS, one), []) for one in late])
-        next_chunk = await plant.dispatch(plant.attempts([*settled, *plant.tick(60)]))
-        assert plant.dispatcher is not None
-        await plant.dispatcher._sender.close()
-        await runner.cleanup()
+        async with answering(slow) as url:
+            endpoint = Webhook(url=url, secret_ref=SECRET_REF)
+            plant = Plant(subscription(webhook=endpoint), sender=sender())
+            train = plant.attempts(plant.feed(*(event(n) for n in range(4))))
+            monkeypatch.setattr(dispatch, "BEGIN_WITHIN_S", BEGIN_WITHIN_S)
+            late = await plant.dispatch(train)
+            monkeypatch.setattr(dispatch, "BEGIN_WITHIN_S", usual)
+            settled = plant.chunk(RESULTS, [(None, plant.codec.encode(RESULTS, one), []) for one in late])
+            next_chunk = await plant.dispatch(plant.attempts([*settled, *plant.tick(60)]))
+            assert plant.dispatcher is not None
+            await plant.dispatcher._sender.close()
         return [late, next_chunk]
 
     late, next_chunk = asyncio.run(main())

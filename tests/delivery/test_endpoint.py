@@ -30,7 +30,7 @@ from streams.core.events import Finding
 from streams.core.subscriptions import Subscription, Webhook
 from streams.kafka.lanes import Abandoned
 from tests.delivery.plant import Plant, event, subscription
-from tests.delivery.receiving import SECRET, SECRET_REF, sender
+from tests.delivery.receiving import SECRET, SECRET_REF, answering, sender
 from tests.support.kafka_io import TIMEOUT_SECONDS
 
 HOUR = 3_600_000
@@ -228,17 +228,12 @@ def play(story: Story, **fields: Any) -> list[tuple[int, str]]:
             received.append(((await request.json())["data"]["sequence"], request.headers["curfew-attempt"]))
             return web.Response(status=say["status"])
 
-        app = web.Application()
-        app.router.add_post("/", answer)
-        runner = web.AppRunner(app, shutdown_timeout=0.1)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        endpoint = Webhook(url=f"http://127.0.0.1:{runner.addresses[0][1]}/", secret_ref=SECRET_REF)
-        client = sender()
-        plant = Plant(subscription(webhook=endpoint, ordering="unordered", **fields), sender=client)
-        await story(plant, received, say)
-        await client.close()
-        await runner.cleanup()
+        async with answering(answer) as url:
+            endpoint = Webhook(url=url, secret_ref=SECRET_REF)
+            client = sender()
+            plant = Plant(subscription(webhook=endpoint, ordering="unordered", **fields), sender=client)
+            await story(plant, received, say)
+            await client.close()
 
     asyncio.run(main())
     return received

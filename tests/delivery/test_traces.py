@@ -14,7 +14,7 @@ from opentelemetry.trace import SpanContext, SpanKind, StatusCode
 from streams.core.subscriptions import Webhook
 from streams.tracing import OpenTelemetry
 from tests.delivery.plant import Plant, event, subscription
-from tests.delivery.receiving import SECRET, SECRET_REF, sender
+from tests.delivery.receiving import SECRET, SECRET_REF, answering, sender
 
 BILLING = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
@@ -34,20 +34,15 @@ def delivered_at_the_second_attempt(
             received.append(request.headers.get("traceparent", ""))
             return web.Response(status=503 if len(received) == 1 else 200)
 
-        app = web.Application()
-        app.router.add_post("/", busy_at_first)
-        runner = web.AppRunner(app, shutdown_timeout=0.1)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        endpoint = Webhook(url=f"http://127.0.0.1:{runner.addresses[0][1]}/", secret_ref=SECRET_REF)
-        plant = Plant(subscription(webhook=endpoint), sender=sender())
-        if tracing:
-            plant.tracer = OpenTelemetry(provider)
-        await plant.run(plant.attempts(plant.feed(event(0, traceparent=traceparent))))
-        await plant.run(plant.attempts(plant.tick(3_600)))
-        assert plant.dispatcher is not None
-        await plant.dispatcher._sender.close()
-        await runner.cleanup()
+        async with answering(busy_at_first) as url:
+            endpoint = Webhook(url=url, secret_ref=SECRET_REF)
+            plant = Plant(subscription(webhook=endpoint), sender=sender())
+            if tracing:
+                plant.tracer = OpenTelemetry(provider)
+            await plant.run(plant.attempts(plant.feed(event(0, traceparent=traceparent))))
+            await plant.run(plant.attempts(plant.tick(3_600)))
+            assert plant.dispatcher is not None
+            await plant.dispatcher._sender.close()
 
     asyncio.run(main())
     return received, list(spans.get_finished_spans())
