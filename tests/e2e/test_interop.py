@@ -34,7 +34,8 @@ def test_confluents_own_deserializer_reads_an_event_with_its_types(application: 
     application.send("billing.invoice", ("interop-avro", posted_invoice("interop-avro")))
     application.settle()
     topic = "queue.billing-events"
-    deserialize = AvroDeserializer(SchemaRegistryClient({"url": application.settings.schema_registry_url}))
+    registry = SchemaRegistryClient({"url": application.settings.schema_registry_url, "timeout": 10})
+    deserialize = AvroDeserializer(registry)
 
     [message] = [one for one in application.records(topic) if one.key() == b"interop-avro"]
     event = deserialize(message.value(), SerializationContext(topic, MessageField.VALUE))

@@ -86,7 +86,7 @@ def test_a_detached_stack_from_start_to_stop(dev: Dev, kafka: Brokers) -> None:
 
     create_topic(address, "kept")
     produce(address, "kept", [b"1", b"2"])
-    registry = SchemaRegistryClient({"url": before["schema_registry_url"]})
+    registry = SchemaRegistryClient({"url": before["schema_registry_url"], "timeout": 10})
     registry.register_schema("unused", Schema('"long"', "AVRO"))  # so that a new registry would give another id
     schema_id = registry.register_schema("kept-value", Schema('"string"', "AVRO"))
     java = [psutil.Process(pid) for pid in dev.state().child_pids]
@@ -102,7 +102,7 @@ def test_a_detached_stack_from_start_to_stop(dev: Dev, kafka: Brokers) -> None:
     assert again == at_once
     assert again["pid"] != before["pid"]
     assert read_partition(address, "kept") == [b"1", b"2"]
-    registry = SchemaRegistryClient({"url": again["schema_registry_url"]})
+    registry = SchemaRegistryClient({"url": again["schema_registry_url"], "timeout": 10})
     assert registry.get_latest_version("kept-value").schema_id == schema_id
     assert registry.get_schema(schema_id).schema_str == '"string"'
 
