@@ -18,7 +18,7 @@ from typing import Final, Generic, TypeVar
 #: What has ended waits so long for more, or until there is so much of it, while more is under way. A kill meanwhile
 #: costs these attempts too.
 GATHER_S: Final = 0.05
-ENOUGH: Final = 64
+ENOUGH: Final = 256
 
 Done = TypeVar("Done")
 

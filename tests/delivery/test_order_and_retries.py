@@ -10,10 +10,11 @@ import pytest
 
 from agents.delivery.units import SLICE
 from streams.core.delivery import units
-from streams.core.delivery.desk import REFILL_PART, TRAIN, WINDOW
+from streams.core.delivery.desk import TRAIN
 from streams.core.delivery.messages import Verdict
 from streams.core.delivery.retries import JITTER, MAX_RETRY_AFTER_S, next_delay_ms
 from streams.core.delivery.units import Done, State, Unit
+from streams.core.delivery.window import HALVED_FOR_MS, REFILL_PART, WIDENED_BY, WINDOW, Window
 from streams.core.events import Event
 from streams.core.ids import derive
 from streams.core.subscriptions import DEFAULT_SCHEDULE, OnExhausted, Ordering
@@ -304,6 +305,35 @@ def test_only_a_window_of_units_is_in_flight_and_the_rest_follows_in_parts() -> 
     assert early == [[]] * (part - 1)
     assert numbers(following, plant.codec) == list(range(WINDOW, WINDOW + part))
     assert late == []
+
+
+def test_an_endpoint_that_was_too_busy_gets_half_as_much() -> None:
+    """Else the units of a slow endpoint would circle between the workers; what comes back at once halves it once."""
+    plant = Plant(subscription(ordering=Ordering.UNORDERED))
+    made = plant.attempts(plant.feed(*(event(number) for number in range(4 * WINDOW))))
+
+    busy = [plant.settle(one, Verdict.POSTPONED, reason="busy", status=None, retry_after_s=2) for one in made]
+    half = [one for outputs in busy for one in plant.attempts(outputs)]
+
+    assert len(half) == WINDOW // 2
+    plant.answer(half)
+    plant.answer(plant.attempts(plant.tick(2)))
+    assert plant.rows("unit/") == {}
+
+
+def test_a_window_grows_again_with_what_is_delivered_and_never_beyond_its_bound() -> None:
+    """Slowly enough that a slow endpoint has it narrow, quickly enough for one that was slow for a moment."""
+    window = Window()
+    for second in range(20):
+        window.was_busy(second * HALVED_FOR_MS)
+    assert window.size(None) == 1
+
+    for _ in range(WIDENED_BY * (WINDOW - 2)):
+        window.delivered()
+    assert window.size(None) == WINDOW - 1
+    for _ in range(WIDENED_BY * 2):
+        window.delivered()
+    assert window.size(None) == WINDOW
 
 
 @pytest.mark.parametrize("rate", [1, 2])

@@ -30,12 +30,6 @@ from streams.core.ids import replayed_unit_id
 from streams.core.subscription_filter import Acceptance
 from streams.core.subscriptions import OnExhausted, Ordering, Subscription
 
-#: Units of one subscription in flight per partition. Without a bound, a slow endpoint would fill delivery.attempts and
-#: every other endpoint would wait behind it; a smaller one would starve a fast endpoint for the round trip by Kafka.
-WINDOW: Final = 256
-#: A window that was full is filled up again when a quarter of it is free. One by one, each result would send one
-#: attempt, and every webhook would cost requests to Kafka, and chunks in both workers, of its own.
-REFILL_PART: Final = 4
 #: Events of one key handed over together. One by one, each would wait for a round trip by Kafka, and an account with
 #: thousands of services would need minutes for its own night.
 TRAIN: Final = 64
@@ -50,8 +44,8 @@ MAX_BODY_CHARS: Final = 1_024
 GONE: Final = 410
 #: The dispatch worker's reason for an attempt that it did not begin, since the endpoint is disabled.
 DISABLED: Final = "disabled"
-#: With a rate limit, what it lets through in this time is handed over; the rest would only be sent back.
-AHEAD_S: Final = 4
+#: Its reason for one that could not begin in time, as others of the endpoint came first.
+BUSY: Final = "busy"
 #: An endpoint that was too busy gets a moment; without it, its units would circle between the workers all the time.
 POSTPONE_MS: Final = 1_000
 
@@ -239,12 +233,11 @@ class Desk:
         subscription = self._book.by_id.get(unit.subscription_id)
         if subscription is None or not 1 < len(lane) <= TRAIN or unit.due_ms > self._now_ms:
             return
-        window = _window(subscription)
-        if not self._has_room(unit.subscription_id, window):
+        if not self._index.window(subscription.id).has_room(subscription.max_per_second):
             return
         before = self._table.unit(lane[-2][1])
         if before is not None and before.state is State.IN_FLIGHT:
-            yield self._attempt(unit, window, follows=attempt_id(before.unit_id, before.attempts))
+            yield self._attempt(unit, subscription, follows=attempt_id(before.unit_id, before.attempts))
 
     # Results
 
@@ -254,7 +247,9 @@ class Desk:
         if unit is None:
             self._raise_the_dead(result)
             return
+        window = self._index.window(unit.subscription_id)
         if result.verdict is Verdict.DELIVERED:
+            window.delivered()
             ended = unit if unit.attempts >= result.number else replace(unit, attempts=result.number)
             yield from self._end(ended, State.DELIVERED, None, "")
             self._repair(unit)
@@ -262,6 +257,8 @@ class Desk:
             if result.verdict is Verdict.POSTPONED:
                 if result.reason == DISABLED:
                     yield from self._disable(unit, result)
+                elif result.reason == BUSY:
+                    window.was_busy(self._now_ms)
                 wait_ms = max(POSTPONE_MS, (result.retry_after_s or 0) * 1000)
                 self._retry(replace(unit, attempts=unit.attempts - 1), wait_ms)
             else:
@@ -313,7 +310,7 @@ class Desk:
     def _retry(self, unit: Unit, delay_ms: int) -> None:
         pending = replace(unit, state=State.PENDING, due_ms=self._now_ms + delay_ms)
         self._table.put_unit(pending)
-        self._index.flying(unit.subscription_id).discard(unit.unit_id)
+        self._index.window(unit.subscription_id).end(unit.unit_id)
         self._index.wait(pending, self._now_ms)
 
     # Replay and redrive
@@ -445,11 +442,11 @@ class Desk:
         if not ready or subscription is None:
             return
         may_send = subscription.deliverable and not self._is_disabled(subscription)
-        flying = self._index.flying(subscription_id)
-        window = _window(subscription)
-        if may_send and not self._has_room(subscription_id, window):
+        window, rate = self._index.window(subscription_id), subscription.max_per_second
+        if may_send and not window.has_room(rate):
             return
-        while ready and (len(flying) < window or not may_send):
+        size = window.size(rate)
+        while ready and (len(window.flying) < size or not may_send):
             unit = self._table.unit(ready[0][1])
             if unit is None or unit.state is not State.PENDING or not self._is_head(unit):
                 heappop(ready)
@@ -462,45 +459,36 @@ class Desk:
                 yield from self._end(unit, State.DEAD, "max_age", reason)
             elif may_send:
                 heappop(ready)
-                send = self._attempt(unit, window)
+                send = self._attempt(unit, subscription)
                 yield send
-                yield from self._follow(unit, window, send.attempt.attempt_id)
+                yield from self._follow(unit, subscription, send.attempt.attempt_id)
             else:
                 return
 
-    def _has_room(self, subscription_id: str, window: int) -> bool:
-        """Whether more may be sent: below the window, and once that was full, only after a part of it was free."""
-        flying, full = len(self._index.flying(subscription_id)), self._index.full
-        if flying <= window - max(1, window // REFILL_PART):
-            full.discard(subscription_id)
-        return flying < window and subscription_id not in full
-
-    def _follow(self, head: Unit, window: int, before: str) -> Iterator[Effect]:
+    def _follow(self, head: Unit, subscription: Subscription, before: str) -> Iterator[Effect]:
         """Hand over the events behind the head of a lane, whose attempt is ``before``; one that failed goes alone."""
         if head.lane is None or head.attempts > 0:
             return
         behind = list(islice(self._index.lanes[head.subscription_id, head.lane], 1, TRAIN))
         if not behind:
             return
-        flying = self._index.flying(head.subscription_id)
+        window = self._index.window(subscription.id)
+        size = window.size(subscription.max_per_second)
         for _, unit_id in behind:
             unit = self._table.unit(unit_id)
-            if unit is None or unit.state is not State.PENDING or len(flying) >= window:
+            if unit is None or unit.state is not State.PENDING or len(window.flying) >= size:
                 return
             if unit.attempts == 0 and unit.due_ms > self._now_ms + POSTPONE_MS:
                 return  # a schedule that begins with a wait
-            send = self._attempt(unit, window, follows=before)
+            send = self._attempt(unit, subscription, follows=before)
             yield send
             before = send.attempt.attempt_id
 
-    def _attempt(self, unit: Unit, window: int, follows: str | None = None) -> Send:
+    def _attempt(self, unit: Unit, subscription: Subscription, follows: str | None = None) -> Send:
         """Count the attempt, then ask for it: after a crash in between, the same attempt is asked for again."""
         number = unit.attempts + 1
         self._table.put_unit(replace(unit, state=State.IN_FLIGHT, attempts=number))
-        flying = self._index.flying(unit.subscription_id)
-        flying.add(unit.unit_id)
-        if len(flying) >= window:
-            self._index.full.add(unit.subscription_id)
+        self._index.window(subscription.id).begin(unit.unit_id, subscription.max_per_second)
         return Send(
             attempt=Attempt(
                 attempt_id=attempt_id(unit.unit_id, number),
@@ -537,7 +525,7 @@ class Desk:
         )
         self._table.put(units.done_key(unit.unit_id), done)
         self._table.delete_unit(unit.unit_id)
-        self._index.flying(unit.subscription_id).discard(unit.unit_id)
+        self._index.window(unit.subscription_id).end(unit.unit_id)
         if reason is not None and state is State.DEAD:
             yield Bury(unit=unit, reason=reason, detail=detail)
         if unit.lane is None:
@@ -587,9 +575,3 @@ def _lane(event: Event, recipient: str) -> str:
 def _run_lane(run: str, lane: str) -> str:
     """The ordering key of a run: its events wait for each other, and nothing else waits for them."""
     return f"replay:{run}/{lane}"
-
-
-def _window(subscription: Subscription) -> int:
-    """How many units of a subscription may be in flight in one partition."""
-    rate = subscription.max_per_second
-    return WINDOW if rate is None else max(1, min(WINDOW, rate * AHEAD_S))

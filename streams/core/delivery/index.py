@@ -13,6 +13,7 @@ from heapq import heappop, heappush
 from typing import Final, TypeAlias
 
 from streams.core.delivery.units import ENDPOINT, LANE, UNIT, Disabled, Rows, State, Table, Unit, decode
+from streams.core.delivery.window import Window
 
 #: (queue offset, unit id): the order in which units of a subscription are tried.
 Place: TypeAlias = tuple[int, str]
@@ -24,14 +25,12 @@ Lane: TypeAlias = tuple[str, str]
 
 @dataclass(slots=True, eq=False)
 class Index:
-    """``lanes``: open units of a key in queue order. Heaps: ``ready`` may be tried now, ``due`` later.
-    ``full``: subscriptions whose window was full and has not emptied by its part since."""
+    """``lanes``: open units of a key in queue order. Heaps: ``ready`` may be tried now, ``due`` later."""
 
     lanes: dict[Lane, deque[Place]] = field(default_factory=dict)
     ready: dict[str, list[Place]] = field(default_factory=dict)
     due: list[tuple[int, str, Place]] = field(default_factory=list)
-    in_flight: dict[str, set[str]] = field(default_factory=dict)
-    full: set[str] = field(default_factory=set)
+    windows: dict[str, Window] = field(default_factory=dict)
     parked: set[Lane] = field(default_factory=set)
     disabled: dict[str, int] = field(default_factory=dict)
     sweep_bucket: int = 0
@@ -74,9 +73,12 @@ class Index:
         self.lanes.pop(lane, None)
         return None
 
-    def flying(self, subscription_id: str) -> set[str]:
-        """Ids of the units of a subscription that are in flight."""
-        return self.in_flight.setdefault(subscription_id, set())
+    def window(self, subscription_id: str) -> Window:
+        """What is in flight of a subscription, and how much may be."""
+        found = self.windows.get(subscription_id)
+        if found is None:
+            found = self.windows[subscription_id] = Window()
+        return found
 
 
 def place_of(unit: Unit) -> Place:
@@ -91,7 +93,7 @@ def rebuild(rows: Rows) -> Index:
     for unit in sorted((decode(data, Unit) for _, data in rows.scan(UNIT)), key=place_of):
         index.join(unit)
         if unit.state is State.IN_FLIGHT:
-            index.flying(unit.subscription_id).add(unit.unit_id)
+            index.window(unit.subscription_id).flying.add(unit.unit_id)
         elif unit.lane is None:
             waiting.append(unit)
     for lane in list(index.lanes):
