@@ -12,6 +12,7 @@ from typing import Any
 from agents.calculations import declarations
 from agents.calculations.pool import CalculationPool
 from agents.delivery.dispatch import Dispatcher
+from agents.delivery.maker import Maker
 from agents.delivery.units import ATTEMPTS, REOPENS, REPLAYS, RESULTS, TICKS, Delivery
 from streams.codec import Codec, LocalIds, LocalSchemas
 from streams.core.delivery.messages import Attempt, Result, Verdict
@@ -253,7 +254,8 @@ class Plant:
         """As after its end: only its rows are left."""
         mailer = EmailSender(server=None, sender="curfew@localhost", templates=Templates(None), clock=self.clock)
         self.pool = CalculationPool(self.calculations, declarations.load(self.calculations))
-        self.dispatcher = Dispatcher(self.ports, sender, mailer, self.pool)
+        self.maker = Maker(self.ports, sender, mailer, self.pool)
+        self.dispatcher = Dispatcher(self.ports, self.maker)
         self.dispatcher.open(self._batch(ATTEMPTS, [], self.rows_made))
 
     async def run(self, attempts: list[Attempt]) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from agents.calculations.declarations import load
 from agents.calculations.pool import START_S, Busy, CalculationPool, Failed
-from agents.delivery.dispatch import FINDINGS
+from agents.delivery.maker import FINDINGS
 from streams.core import catalogue
 from streams.core.calculations import Calculation, Emitted, checked, findings
 from streams.core.delivery.hops import HOPS, MAX_HOPS, PATH

@@ -42,7 +42,7 @@ def test_a_train_behind_a_slow_answer_is_not_begun_any_more(monkeypatch: pytest.
             settled = plant.chunk(RESULTS, [(None, plant.codec.encode(RESULTS, one), []) for one in late])
             next_chunk = await plant.dispatch(plant.attempts([*settled, *plant.tick(60)]))
             assert plant.dispatcher is not None
-            await plant.dispatcher._sender.close()
+            await plant.maker._sender.close()
         return [late, next_chunk]
 
     late, next_chunk = asyncio.run(main())

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from agents.delivery.dispatch import FINDINGS
 from agents.delivery.endpoint_gate import Gate, Postponed
+from agents.delivery.maker import FINDINGS
 from streams.core.catalogue import CATALOGUE
 from streams.core.delivery import made
 from streams.core.delivery.endpoint import (
@@ -345,7 +345,7 @@ def test_a_disabled_endpoint_is_told_and_gets_nothing_until_it_is_resumed() -> N
         await plant.run(plant.attempts(plant.tick(3_600)))
         told.extend(findings(plant))
         assert len(received) == 1
-        plant.restart_dispatcher(plant.dispatcher._sender)  # type: ignore[union-attr]
+        plant.restart_dispatcher(plant.maker._sender)
         await plant.run(plant.attempts(plant.feed(event(9, "A9"))))
         assert len(received) == 1
         say["status"] = 200

@@ -251,7 +251,7 @@ def test_the_reason_of_a_refusal_is_in_the_status_of_the_subscription(sockets: S
         plant = Plant(subscription(webhook=endpoint), sender=sender(development=False))
         await plant.dispatch(plant.attempts(plant.feed(event(1))))
         assert plant.dispatcher is not None
-        await plant.dispatcher._sender.close()
+        await plant.maker._sender.close()
         return plant
 
     plant = asyncio.run(main())

@@ -42,7 +42,7 @@ def delivered_at_the_second_attempt(
             await plant.run(plant.attempts(plant.feed(event(0, traceparent=traceparent))))
             await plant.run(plant.attempts(plant.tick(3_600)))
             assert plant.dispatcher is not None
-            await plant.dispatcher._sender.close()
+            await plant.maker._sender.close()
 
     asyncio.run(main())
     return received, list(spans.get_finished_spans())

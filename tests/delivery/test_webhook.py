@@ -91,7 +91,7 @@ def test_a_real_receiver_verifies_every_delivery_with_the_official_library(runni
     async def deliver() -> None:
         await plant.run(plant.attempts(plant.feed(*(event(n, f"A{n % 20}") for n in range(300)))))
         assert plant.dispatcher is not None
-        await plant.dispatcher._sender.close()
+        await plant.maker._sender.close()
 
     asyncio.run(deliver())
 
@@ -119,7 +119,7 @@ def test_a_receiver_that_fails_for_one_key_holds_up_that_key_only(running: Runni
         running.behave()
         await plant.run(plant.attempts(plant.tick(6)))
         assert plant.dispatcher is not None
-        await plant.dispatcher._sender.close()
+        await plant.maker._sender.close()
 
     asyncio.run(deliver())
 
@@ -139,7 +139,7 @@ def test_an_attempt_that_is_asked_for_twice_is_made_once(running: RunningReceive
         attempts = plant.attempts(plant.feed(event(1)))
         results = [await plant.dispatch(attempts), await plant.dispatch(attempts)]
         assert plant.dispatcher is not None
-        await plant.dispatcher._sender.close()
+        await plant.maker._sender.close()
         return results
 
     first, second = asyncio.run(twice())
@@ -156,7 +156,7 @@ def test_a_restarted_dispatcher_sends_no_event_whose_predecessor_it_does_not_kno
     async def rest() -> list[Any]:
         results = await plant.dispatch(train[1:])
         assert plant.dispatcher is not None
-        await plant.dispatcher._sender.close()
+        await plant.maker._sender.close()
         return results
 
     results = asyncio.run(rest())
