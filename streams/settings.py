@@ -15,6 +15,8 @@ from pydantic import Field, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
+from streams import dev_stack
+
 
 class ClockMode(StrEnum):
     """Who moves business time: the machine's clock, or the ticks of a virtual clock."""
@@ -48,9 +50,8 @@ class DevStackSource(PydanticBaseSettingsSource):
         return None, field_name, False  # everything comes at once, from __call__
 
     def __call__(self) -> dict[str, Any]:
-        parent = Path(os.environ.get("CURFEW_DATA_DIR", ".curfew"))
         try:
-            state = json.loads((parent / "dev" / "state.json").read_bytes())
+            state = json.loads((dev_stack.directory() / "state.json").read_bytes())
             os.kill(state["pid"], 0)
         except (OSError, ValueError, KeyError):
             return {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from rich.table import Table
 
 from agents.embedded import DEFAULT_KAFKA_VERSION, StackAddress, StackConfig, StackError, daemon, faststart
 from agents.embedded.download import say
+from streams import dev_stack
 
 app = typer.Typer(
     help="A local Kafka and schema registry: no Docker, no Java needed on the machine.",
@@ -46,10 +46,6 @@ class Log(StrEnum):
     supervisor = "supervisor"
 
 
-def _default_data_dir() -> Path:
-    return Path(os.environ.get("CURFEW_DATA_DIR") or ".curfew") / "dev"
-
-
 DataDir = Annotated[
     Path | None,
     typer.Option(
@@ -70,7 +66,7 @@ Output = Annotated[Format, typer.Option("--format", "-f", help="How to print: ta
 
 
 def _place(data_dir: Path | None) -> Path:
-    return (data_dir or _default_data_dir()).expanduser().absolute()
+    return (data_dir or dev_stack.directory()).expanduser().absolute()
 
 
 def _plain_errors(command: Callable[P, R]) -> Callable[P, R]:

@@ -11,13 +11,13 @@ import importlib.util
 import os
 import sys
 from importlib.metadata import version
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from agents.cli.output import Exit, note
+from streams import dev_stack
 
 # name → module with `app`, and the line in the list of commands
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -106,7 +106,7 @@ _WITHOUT_KAFKA = frozenset({"dev", "demo", "bench", "schemas", "receive"})
 
 def _tell_of_a_stopped_stack(command: str | None) -> None:
     """Whoever has a Kafka of this directory means that one; another at the default address would be a surprise."""
-    place = Path(os.environ.get("CURFEW_DATA_DIR") or ".curfew") / "dev"
+    place = dev_stack.directory()
     if command in _WITHOUT_KAFKA or "--help" in sys.argv or not (place / "kafka.json").exists():
         return
     from pydantic import ValidationError
