@@ -33,6 +33,8 @@ HAND_OVER_TIMEOUT_S = 60.0
 POLL_S = 0.1
 #: While chunks are on their way their commit must not wait for a poll to end.
 BUSY_POLL_S = 0.003
+#: A worker that lacks partitions joins again at once, and after that so often.
+REJOIN_S = 30.0
 FETCH_RECORDS = 4_000
 COMMIT_TIMEOUT_S = 10.0
 #: The client tells a fatal error under the code _FATAL with fatal() false: asked for fatal() only, a fenced worker
@@ -79,6 +81,7 @@ class Pump:
         self._topics = list(topics)
         self._leading = frozenset(leading)
         self._resubscribe = False
+        self._rejoin_at, self._rejoined_at = float("inf"), float("-inf")
         self._member = config.get("group.instance.id", "the same member")
         self._callbacks = callbacks
         self._loop = asyncio.get_running_loop()
@@ -189,8 +192,8 @@ class Pump:
         )
 
     def _poll(self) -> None:
-        if self._resubscribe:
-            self._resubscribe = False
+        if self._resubscribe or time.monotonic() >= self._rejoin_at:
+            self._resubscribe, self._rejoin_at = False, float("inf")
             self._subscribe()
         while self._wishes:
             self._wishes.popleft()()
@@ -265,6 +268,7 @@ class Pump:
         self.generation += 1
         start, fresh = self._start_offsets(consumer, self._ours(partitions))
         self._assigned = set(start)
+        self._rejoin_if_lacking(consumer, partitions)
         # Wishes of the old assignment: a pause that nobody would take back, a commit that would set back the offsets.
         self._wishes.clear()
         self._wait_for(self._callbacks.on_assigned(start, fresh, self.generation))
@@ -280,6 +284,25 @@ class Pump:
         leading = self._leading
         numbers = {one.partition for one in partitions if one.topic in leading or not leading}
         return [one for one in partitions if one.partition in numbers]
+
+    def _rejoin_if_lacking(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        """A static member that comes back within its session gets what it had before, whatever it subscribes to now:
+        nothing of a topic that is new to it. When the leader of a group joins again, the group is balanced anew; other
+        members wait for that."""
+        numbers, given = {one.partition for one in partitions}, {one.topic for one in partitions}
+        lacking = [topic for topic in self._topics if topic not in given]
+        if not numbers or not lacking:
+            return
+        try:
+            known = consumer.list_topics(timeout=COMMIT_TIMEOUT_S).topics
+        except KafkaException as error:  # it is looked at again then
+            log.warning("pump.kafka", error=error.args[0].str(), code=error.args[0].name())
+        else:
+            lacking = [one for one in lacking if one in known and not numbers.isdisjoint(known[one].partitions)]
+        if lacking:
+            now = time.monotonic()
+            self._rejoin_at = self._rejoined_at = max(now, self._rejoined_at + REJOIN_S)
+            log.info("pump.joins_again", lacking=lacking)
 
     def _start_offsets(
         self, consumer: Consumer, partitions: list[TopicPartition]

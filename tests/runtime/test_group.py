@@ -91,6 +91,24 @@ def test_a_killed_worker_gets_its_partitions_back_without_a_rebalance(flow: Flow
     assert len(apps[1].said("worker.assigned")) == seen
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_that_are_back_within_their_session_read_a_topic_that_is_new_to_them(flow: Flow, workers: int) -> None:
+    """Kafka gives a static member that comes back what it had, whatever it subscribes to by now."""
+    names = [str(number) for number in range(1, workers + 1)]
+    apps = [flow.start(name, session_timeout_ms=LONG_SESSION_MS) for name in names]
+    wait_until(lambda: sum(len(app.partitions()) for app in apps) == flow.partitions, "all partitions are given away")
+    wait_until(lambda: flow.committed() == flow.ends(), "their offsets are committed")
+    for app in apps:
+        app.kill()
+    added = f"{flow.name}-added"
+    create_topics(flow.servers, {added: {}})
+
+    for name in names:
+        flow.start(name, topics=(flow.input, added), session_timeout_ms=LONG_SESSION_MS)
+
+    flow.wait_committed(added, dict.fromkeys(range(flow.partitions), 0))
+
+
 def test_a_worker_that_was_stopped_for_longer_than_its_session_writes_nothing_any_more(flow: Flow) -> None:
     """A zombie: its partitions have a new owner; a row of it in the changelog would win over the new owner's."""
     zombie = flow.start(
