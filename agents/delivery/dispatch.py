@@ -104,25 +104,25 @@ class Dispatcher:
         under_way, chunk = desk.under_way, Waiting()
         new: dict[str, Wanted] = {}
         late: list[Running[Done]] = []
-        for attempt_id, one in wanted.items():
-            running = under_way.get(attempt_id)
-            row = batch.rows.get(made.made_key(attempt_id)) if running is None else None
-            if row is not None:
-                self._known(batch, one.attempt, made.decode_made(row))
-                continue
-            if running is None:
-                new[attempt_id] = one
-                # At once: another chunk may ask for the same attempt while the row of this one becomes durable.
-                running = under_way.begin(attempt_id, batch.traceparent)
-            elif running.taken:
-                late.append(running)
-            under_way.wait_for(chunk, running)  # asked for twice, or a chunk that could not be made durable
         begin_by = time.monotonic() + BEGIN_WITHIN_S
-        started = made.encode(made.Made(at_ms=self._now_ms()))
-        for attempt_id, one in new.items():
-            if self._waits_for_an_answer(one):
-                batch.rows.put(made.made_key(attempt_id), started)
         try:
+            for attempt_id, one in wanted.items():
+                running = under_way.get(attempt_id)
+                row = batch.rows.get(made.made_key(attempt_id)) if running is None else None
+                if row is not None:
+                    self._known(batch, one.attempt, made.decode_made(row))
+                    continue
+                if running is None:
+                    new[attempt_id] = one
+                    # At once: another chunk may ask for the same attempt while the row of this one becomes durable.
+                    running = under_way.begin(attempt_id, batch.traceparent)
+                elif running.taken:
+                    late.append(running)
+                under_way.wait_for(chunk, running)  # asked for twice, or a chunk that could not be made durable
+            started = made.encode(made.Made(at_ms=self._now_ms()))
+            for attempt_id, one in new.items():
+                if self._waits_for_an_answer(one):
+                    batch.rows.put(made.made_key(attempt_id), started)
             yield
         except BaseException:  # the rows are not durable: nothing has begun, and whoever comes next begins it
             under_way.give_up(new)
@@ -219,8 +219,11 @@ class Dispatcher:
             assert running is not None  # it is written only when it has ended
             try:
                 running.ended.set_result(await self._maker.make(batch, desk, one, begin_by))
-            except BaseException as error:
+            except Exception as error:
                 running.ended.set_exception(error)
+            except BaseException:
+                running.ended.cancel()
+                raise
 
     def _sweep(self, batch: Batch, desk: Desk) -> None:
         now_ms = self._now_ms()

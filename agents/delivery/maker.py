@@ -16,7 +16,7 @@ from streams.core.calculations import findings
 from streams.core.delivery import hops, made
 from streams.core.delivery.endpoint import Notice
 from streams.core.delivery.messages import Attempt, Result, Verdict
-from streams.core.errors import Poison
+from streams.core.errors import Poison, Transient
 from streams.core.events import Event, Finding
 from streams.core.subscriptions import Subscription
 from streams.kafka.chunks import Batch
@@ -26,7 +26,7 @@ from streams.sinks.webhook import Exchange, WebhookSender
 from streams.tracing import SpanKind, well_formed
 
 FINDINGS: Final = "events.findings"
-#: Forwards whose result is remembered, for the attempts that follow them.
+#: Forwards and calculations whose result is remembered, for the attempts that follow them.
 REMEMBERED: Final = 20_000
 
 
@@ -80,11 +80,26 @@ class Maker:
         self._forwards: OrderedDict[str, None] = OrderedDict()
 
     async def make(self, batch: Batch, desk: Desk, one: Wanted, begin_by: float) -> Done:
-        """``begin_by``: monotonic seconds after which it goes back postponed, if it could not begin."""
+        """``begin_by``: monotonic seconds after which it goes back postponed, if it could not begin.
+
+        Raises what ``batch.guard`` raises. An error must not stay here: it would be every chunk's that waits for this.
+        """
         attempt, event = one
         if isinstance(event, Poison):
-            undecodable = Exchange(verdict=Verdict.PERMANENT, reason=event.reason, detail=event.detail)
-            return Done(self.about(attempt, None, undecodable), begun=False)
+            return self._refused(attempt, event)
+        try:
+            return await self._make(batch, desk, attempt, event, begin_by)
+        except Transient as error:  # the registry or Kafka, for a forward or a calculation: nothing has gone out
+            away = Exchange(verdict=Verdict.POSTPONED, reason="unavailable", detail=str(error))
+            return Done(self.about(attempt, None, away), begun=False)
+        except Poison as error:  # what was calculated cannot be written
+            return self._refused(attempt, error)
+
+    def _refused(self, attempt: Attempt, error: Poison) -> Done:
+        refused = Exchange(verdict=Verdict.PERMANENT, reason=error.reason, detail=error.detail)
+        return Done(self.about(attempt, None, refused), begun=False)
+
+    async def _make(self, batch: Batch, desk: Desk, attempt: Attempt, event: Event, begin_by: float) -> Done:
         subscription = self.book().by_id.get(attempt.subscription_id)
         if subscription is None:
             detail = f"there is no subscription {attempt.subscription!r} any more"
@@ -92,7 +107,7 @@ class Maker:
             return Done(self.about(attempt, None, unknown))
         if attempt.follows is not None and not await self._was_delivered(batch, desk, attempt.follows, begin_by):
             early = Exchange(verdict=Verdict.POSTPONED, reason="order", detail="the event before was not delivered")
-            return Done(self.about(attempt, subscription, early))
+            return Done(self.about(attempt, subscription, early), begun=subscription.answers)
         if subscription.forward is not None:
             return self._forward(attempt, event, subscription, subscription.forward.queue)
         if subscription.calculation is not None:

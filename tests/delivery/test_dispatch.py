@@ -9,10 +9,13 @@ from aiohttp import web
 
 from agents.delivery import dispatch
 from agents.delivery.units import RESULTS
+from streams.core.delivery import made
 from streams.core.delivery.messages import Result, Verdict
+from streams.core.errors import Transient
 from streams.core.subscriptions import Webhook
-from tests.delivery.plant import Plant, event, subscription
+from tests.delivery.plant import Plant, event, forward, subscription
 from tests.delivery.receiving import SECRET, SECRET_REF, answering, sender
+from tests.support.kafka_io import TIMEOUT_SECONDS
 
 #: Shorter than in production; the first of a train has to begin within it.
 BEGIN_WITHIN_S = 2.0
@@ -77,3 +80,25 @@ def test_an_attempt_that_is_asked_for_again_as_soon_as_it_was_postponed_gets_a_r
     results = asyncio.run(main())
 
     assert [(one.number, one.verdict, one.reason) for one in results] == [(1, Verdict.POSTPONED, "order")] * 2
+
+
+def test_attempts_of_a_chunk_that_cannot_be_begun_whole_are_begun_when_it_comes_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two attempts, one of them made before: while its result cannot be encoded, the other must not count as begun."""
+    plant = Plant(forward("copy", "customer-events", "partner"), sender=sender())
+    new, known = (plant.attempts(plant.feed(event(1, account)))[0] for account in ("A1", "A2"))
+    plant.rows_made.write([(made.made_key(known.attempt_id), made.encode(made.Made(at_ms=1)))], None)
+
+    def away(_: Result) -> bytes:
+        raise Transient("the schema registry cannot be reached")
+
+    async def twice() -> list[Result]:
+        with monkeypatch.context() as registry:
+            registry.setattr(plant.dispatcher, "_result", away)
+            with pytest.raises(Transient):
+                await plant.dispatch([new, known])
+        return await asyncio.wait_for(plant.dispatch([new, known]), TIMEOUT_SECONDS)
+
+    results = asyncio.run(twice())
+    assert {one.attempt_id: one.reason for one in results} == {new.attempt_id: None, known.attempt_id: "interrupted"}

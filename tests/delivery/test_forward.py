@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Container
+
+import pytest
 
 from streams.core.delivery import hops
-from streams.core.delivery.messages import Header, Verdict
+from streams.core.delivery.messages import Attempt, Header, Verdict
+from streams.core.errors import Transient
 from streams.core.events import Event
 from streams.kafka.chunks import Output
 from tests.delivery.plant import Plant, event, forward
 from tests.delivery.receiving import sender
+
+
+class Unknown(Container[str]):
+    """The queues while Kafka is away."""
+
+    def __contains__(self, name: object) -> bool:
+        raise Transient("Kafka does not say which queues there are")
 
 
 def to_queue(plant: Plant, queue: str) -> list[Output]:
@@ -73,6 +84,24 @@ def test_hops_count_the_header_or_the_event_whichever_is_more() -> None:
     assert hops.hops([Header(name="curfew-hops", value=b"3")], 5) == 5
     assert hops.hops([Header(name="curfew-hops", value=b"7")], 5) == 7
     assert hops.hops([Header(name="curfew-hops", value=b"many")], 0) == 0
+
+
+def test_a_forward_while_kafka_does_not_say_which_queues_there_are_comes_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error that stayed with the attempt would be every chunk's that has results to write."""
+    plant = Plant(forward("copy", "customer-events", "partner"), sender=sender())
+    attempts = plant.attempts(plant.feed(event(1)))
+
+    async def go_on() -> list[Attempt]:
+        with monkeypatch.context() as away:
+            away.setattr(plant.maker, "_queues", Unknown())
+            await plant.run(attempts)
+        again = plant.attempts(plant.tick(2))
+        await plant.run(again)
+        return again
+
+    assert [one.number for one in asyncio.run(go_on())] == [1]
+    assert len(to_queue(plant, "partner")) == 1
+    assert plant.rows("unit/") == {}
 
 
 def test_a_forward_to_a_queue_that_is_gone_is_tried_again() -> None:

@@ -14,7 +14,7 @@ from streams.core.delivery.desk import TRAIN
 from streams.core.delivery.messages import Verdict
 from streams.core.delivery.retries import JITTER, MAX_RETRY_AFTER_S, next_delay_ms
 from streams.core.delivery.units import Done, State, Unit
-from streams.core.delivery.window import HALVED_FOR_MS, REFILL_PART, WIDENED_BY, WINDOW, Window
+from streams.core.delivery.window import GROWS_AFTER, HALVED_ONCE_IN_MS, REFILL_PART, WINDOW, Window
 from streams.core.events import Event
 from streams.core.ids import derive
 from streams.core.subscriptions import DEFAULT_SCHEDULE, OnExhausted, Ordering
@@ -321,19 +321,31 @@ def test_an_endpoint_that_was_too_busy_gets_half_as_much() -> None:
     assert plant.rows("unit/") == {}
 
 
-def test_a_window_grows_again_with_what_is_delivered_and_never_beyond_its_bound() -> None:
+def test_a_window_leaves_every_open_request_something_to_do_and_grows_with_what_is_delivered() -> None:
     """Slowly enough that a slow endpoint has it narrow, quickly enough for one that was slow for a moment."""
-    window = Window()
-    for second in range(20):
-        window.was_busy(second * HALVED_FOR_MS)
-    assert window.size(None) == 1
+    window, wide = Window(), subscription(max_concurrency=16)
+    for busy in range(20):
+        window.was_busy(wide, busy * HALVED_ONCE_IN_MS)
+    assert window.size(wide) == 16
 
-    for _ in range(WIDENED_BY * (WINDOW - 2)):
+    for _ in range(GROWS_AFTER * (WINDOW - 17)):
         window.delivered()
-    assert window.size(None) == WINDOW - 1
-    for _ in range(WIDENED_BY * 2):
+    assert window.size(wide) == WINDOW - 1
+    for _ in range(GROWS_AFTER * 2):
         window.delivered()
-    assert window.size(None) == WINDOW
+    assert window.size(wide) == WINDOW
+
+
+def test_a_window_is_halved_from_what_the_rate_lets_it_be() -> None:
+    """Halved from what nobody uses, it would take long to have an effect; a clock that is set back changes nothing."""
+    window, slow = Window(), subscription(max_per_second=10, max_concurrency=1)
+    assert window.size(slow) == 40
+
+    window.was_busy(slow, HALVED_ONCE_IN_MS)
+    window.was_busy(slow, 2 * HALVED_ONCE_IN_MS - 1)
+    assert window.size(slow) == 20
+    window.was_busy(slow, 0)
+    assert window.size(slow) == 10
 
 
 @pytest.mark.parametrize("rate", [1, 2])

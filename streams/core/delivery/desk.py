@@ -233,7 +233,7 @@ class Desk:
         subscription = self._book.by_id.get(unit.subscription_id)
         if subscription is None or not 1 < len(lane) <= TRAIN or unit.due_ms > self._now_ms:
             return
-        if not self._index.window(subscription.id).has_room(subscription.max_per_second):
+        if not self._index.window(subscription.id).has_room(subscription):
             return
         before = self._table.unit(lane[-2][1])
         if before is not None and before.state is State.IN_FLIGHT:
@@ -257,8 +257,8 @@ class Desk:
             if result.verdict is Verdict.POSTPONED:
                 if result.reason == DISABLED:
                     yield from self._disable(unit, result)
-                elif result.reason == BUSY:
-                    window.was_busy(self._now_ms)
+                elif result.reason == BUSY and (subscription := self._book.by_id.get(unit.subscription_id)):
+                    window.was_busy(subscription, self._now_ms)
                 wait_ms = max(POSTPONE_MS, (result.retry_after_s or 0) * 1000)
                 self._retry(replace(unit, attempts=unit.attempts - 1), wait_ms)
             else:
@@ -442,10 +442,11 @@ class Desk:
         if not ready or subscription is None:
             return
         may_send = subscription.deliverable and not self._is_disabled(subscription)
-        window, rate = self._index.window(subscription_id), subscription.max_per_second
-        if may_send and not window.has_room(rate):
+        window = self._index.window(subscription_id)
+        if may_send and not window.has_room(subscription):
             return
-        size = window.size(rate)
+        size = window.size(subscription)
+        heads: list[tuple[Unit, str]] = []
         while ready and (len(window.flying) < size or not may_send):
             unit = self._table.unit(ready[0][1])
             if unit is None or unit.state is not State.PENDING or not self._is_head(unit):
@@ -461,9 +462,12 @@ class Desk:
                 heappop(ready)
                 send = self._attempt(unit, subscription)
                 yield send
-                yield from self._follow(unit, subscription, send.attempt.attempt_id)
+                heads.append((unit, send.attempt.attempt_id))
             else:
                 return
+        # Only then: trains of a few keys would fill a small window, and leave most open requests unused.
+        for head, begun in heads:
+            yield from self._follow(head, subscription, begun)
 
     def _follow(self, head: Unit, subscription: Subscription, before: str) -> Iterator[Effect]:
         """Hand over the events behind the head of a lane, whose attempt is ``before``; one that failed goes alone."""
@@ -473,7 +477,7 @@ class Desk:
         if not behind:
             return
         window = self._index.window(subscription.id)
-        size = window.size(subscription.max_per_second)
+        size = window.size(subscription)
         for _, unit_id in behind:
             unit = self._table.unit(unit_id)
             if unit is None or unit.state is not State.PENDING or len(window.flying) >= size:
@@ -488,7 +492,7 @@ class Desk:
         """Count the attempt, then ask for it: after a crash in between, the same attempt is asked for again."""
         number = unit.attempts + 1
         self._table.put_unit(replace(unit, state=State.IN_FLIGHT, attempts=number))
-        self._index.window(subscription.id).begin(unit.unit_id, subscription.max_per_second)
+        self._index.window(subscription.id).begin(unit.unit_id, subscription)
         return Send(
             attempt=Attempt(
                 attempt_id=attempt_id(unit.unit_id, number),

@@ -3,7 +3,7 @@
 Without a bound, a slow endpoint would fill delivery.attempts and every other endpoint would wait behind it; too small a
 one would starve a fast endpoint for the round trip by Kafka. So the window fits itself to the endpoint, as a congestion
 window does: it is halved when attempts come back because the endpoint was too busy for them, and grows again with what
-is delivered. It is memory only: after a restart all windows are wide, and what is in flight is read from the rows.
+is delivered. It is memory only: after a restart, and when a chunk is decided again, it is wide.
 """
 
 from __future__ import annotations
@@ -11,16 +11,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
+from streams.core.subscriptions import Subscription
+
 WINDOW: Final = 256
 #: A window that was full is filled up again when a quarter of it is free. One by one, each result would send one
 #: attempt, and every webhook would cost requests to Kafka, and chunks in both workers, of its own.
 REFILL_PART: Final = 4
 #: With a rate limit, what it lets through in this time is handed over; the rest would only be sent back.
 AHEAD_S: Final = 4
-#: What an endpoint was too busy for comes back all at once, and halves the window once.
-HALVED_FOR_MS: Final = 1_000
-#: Grows by one for so many that were delivered.
-WIDENED_BY: Final = 8
+#: At most once in this time a window is halved: what was handed over before comes back for as long.
+HALVED_ONCE_IN_MS: Final = 6_000
+#: Deliveries for which it grows by one.
+GROWS_AFTER: Final = 8
 
 
 @dataclass(slots=True, eq=False)
@@ -31,35 +33,42 @@ class Window:
     full: bool = False
     _size: int = WINDOW
     _delivered: int = 0
-    _halved_ms: int = -HALVED_FOR_MS
+    _halved_ms: int | None = None
 
-    def size(self, max_per_second: int | None) -> int:
-        """How many may be in flight, with the rate limit of the subscription."""
-        return self._size if max_per_second is None else max(1, min(self._size, max_per_second * AHEAD_S))
+    def size(self, subscription: Subscription) -> int:
+        """How many units may be in flight."""
+        return min(self._size, _bound(subscription))
 
-    def has_room(self, max_per_second: int | None) -> bool:
+    def has_room(self, subscription: Subscription) -> bool:
         """Whether more may be sent: below the window, and once that was full, only after a part of it was free."""
-        size = self.size(max_per_second)
+        size = self.size(subscription)
         if len(self.flying) <= size - max(1, size // REFILL_PART):
             self.full = False
         return len(self.flying) < size and not self.full
 
-    def begin(self, unit_id: str, max_per_second: int | None) -> None:
+    def begin(self, unit_id: str, subscription: Subscription) -> None:
         """An attempt of this unit is in flight."""
         self.flying.add(unit_id)
-        self.full = self.full or len(self.flying) >= self.size(max_per_second)
+        self.full = self.full or len(self.flying) >= self.size(subscription)
 
     def end(self, unit_id: str) -> None:
         """It is no more."""
         self.flying.discard(unit_id)
 
     def delivered(self) -> None:
-        """The endpoint has taken one."""
+        """One more was delivered."""
         if self._size < WINDOW:
             self._delivered += 1
-            self._size, self._delivered = self._size + self._delivered // WIDENED_BY, self._delivered % WIDENED_BY
+            self._size, self._delivered = self._size + self._delivered // GROWS_AFTER, self._delivered % GROWS_AFTER
 
-    def was_busy(self, now_ms: int) -> None:
-        """The endpoint was too busy for one, at this Unix time in milliseconds."""
-        if now_ms - self._halved_ms >= HALVED_FOR_MS:
-            self._size, self._halved_ms = max(1, self._size // 2), now_ms
+    def was_busy(self, subscription: Subscription, now_ms: int) -> None:
+        """One could not begin in time; ``now_ms`` is Unix milliseconds. Every open request keeps something to do."""
+        if self._halved_ms is not None and 0 <= now_ms - self._halved_ms < HALVED_ONCE_IN_MS:
+            return
+        least = min(subscription.max_concurrency, _bound(subscription))
+        self._size, self._halved_ms = max(least, self.size(subscription) // 2), now_ms
+
+
+def _bound(subscription: Subscription) -> int:
+    rate = subscription.max_per_second
+    return WINDOW if rate is None else max(1, min(WINDOW, rate * AHEAD_S))
