@@ -9,9 +9,14 @@ ends as delivered, dead or discarded::
 
 ``units``      the rows, their keys and their (de)serialisation
 ``messages``   what travels between the delivery worker and the dispatch worker
+``recipients`` who gets a unit of an event
 ``retries``    when the next attempt is due
+``window``     how many attempts of a subscription are under way at once
 ``index``      what to do next, derived from the rows, in memory
 ``desk``       the decisions: accept, settle, wake
 ``hops``       the loop guard of forwarding
+``made``       the dispatch worker's rows: which attempts were begun, how an endpoint fares
+``endpoint``   how an endpoint fares: its breaker, and when it is disabled
 ``ledger``     the equation that must always hold, and its check
+``status``     what people are shown of a subscription
 """

@@ -44,7 +44,7 @@ MAX_BODY_CHARS: Final = 1_024
 GONE: Final = 410
 #: The dispatch worker's reason for an attempt that it did not begin, since the endpoint is disabled.
 DISABLED: Final = "disabled"
-#: Its reason for one that could not begin in time, as others of the endpoint came first.
+#: Its reason for one that could not begin in time, as others of the endpoint came first, or too many of all.
 BUSY: Final = "busy"
 #: An endpoint that was too busy gets a moment; without it, its units would circle between the workers all the time.
 POSTPONE_MS: Final = 1_000

@@ -11,7 +11,8 @@ from streams.core import ids
 
 class Verdict(StrEnum):
     """How an attempt ended: received; not received, try again by the schedule; can never be received; not begun, since
-    the endpoint is busy or the event before was not delivered (does not count as an attempt)."""
+    the endpoint or the worker is busy, its breaker is open, it is disabled, what it needs is away, or the event before
+    was not delivered (does not count as an attempt)."""
 
     DELIVERED = "delivered"
     FAILED = "failed"
@@ -57,9 +58,10 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """How an attempt ended. ``retry_after_s`` is what the receiver asked for, ``body`` the start of what it answered.
+    """How an attempt ended. ``retry_after_s`` is what the receiver asked for, or when there is room for what was
+    postponed; ``body`` the start of what the receiver answered.
 
-    ``reason`` is a short stable word with underscores for failures, None for success; ``detail`` is for people.
+    ``reason`` is a short stable word with underscores, None for success; ``detail`` is for people.
     """
 
     attempt_id: str
