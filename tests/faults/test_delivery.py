@@ -171,25 +171,26 @@ def test_a_worker_that_is_told_to_end_in_the_flow_costs_no_attempt(
     deployment: Deployment, tmp_path: Path, running: ExitStack
 ) -> None:
     """SIGTERM with requests open and hundreds behind them: it ends by itself with 0, and every webhook comes once."""
+    events = 800  # twice what sixteen open requests can begin within BEGIN_WITHIN_S
     crm = start_receiver(running, tmp_path, "crm")
     subscribe(deployment, tmp_path, "ends", ended=(crm.url, ""))
     crm.behave(delay_s=0.2)
     with deployment.worker("delivery"):
         with deployment.worker("dispatch") as dispatch:
-            deployment.produce(range(400), queue="ends")
+            deployment.produce(range(events), queue="ends")
             wait_until(lambda: len(crm.received()) > 20, "webhooks flow", PATIENCE_S)
             dispatch.terminate()
             code = dispatch.wait(PATIENCE_S)
-        left = 400 - len(crm.received())
+        left = events - len(crm.received())
         crm.behave()
         with deployment.worker("dispatch"):
             ledger = settled(deployment, "ended")["ended"]
 
     assert code == 0
     assert left > 0, "it ended after the flow"
-    assert [line["attempt"] for line in crm.received()] == [1] * 400
-    assert accounts.complete(crm.received(), range(400), ACCOUNTS)
-    assert (ledger["published"], ledger["delivered"], ledger["difference"]) == (400, 400, 0)
+    assert [line["attempt"] for line in crm.received()] == [1] * events
+    assert accounts.complete(crm.received(), range(events), ACCOUNTS)
+    assert (ledger["published"], ledger["delivered"], ledger["difference"]) == (events, events, 0)
 
 
 def test_a_worker_that_was_stopped_past_its_session_sends_nothing_afterwards(
