@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Coroutine, Iterable
 from typing import Any, Protocol
 
@@ -33,7 +33,7 @@ HAND_OVER_TIMEOUT_S = 60.0
 POLL_S = 0.1
 #: While chunks are on their way their commit must not wait for a poll to end.
 BUSY_POLL_S = 0.003
-#: A worker that lacks partitions joins again at once, and after that so often.
+#: While not all workers of a group have heard of a topic, one that was given too much of it joins again so often.
 REJOIN_S = 30.0
 FETCH_RECORDS = 4_000
 COMMIT_TIMEOUT_S = 10.0
@@ -81,7 +81,7 @@ class Pump:
         self._topics = list(topics)
         self._leading = frozenset(leading)
         self._resubscribe = False
-        self._rejoin_at, self._rejoined_at = float("inf"), float("-inf")
+        self._rejoin_at = float("inf")
         self._member = config.get("group.instance.id", "the same member")
         self._callbacks = callbacks
         self._loop = asyncio.get_running_loop()
@@ -266,9 +266,15 @@ class Pump:
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         passing("rebalance.assign")
         self.generation += 1
-        start, fresh = self._start_offsets(consumer, self._ours(partitions))
+        ours = self._ours(partitions)
+        start, fresh = self._start_offsets(consumer, ours)
         self._assigned = set(start)
-        self._rejoin_if_lacking(consumer, partitions)
+        if len(ours) < len(partitions):
+            self._rejoin_at = time.monotonic() + REJOIN_S
+        elif self.generation == 1 and self._lacks(consumer, partitions):
+            self._rejoin_at = time.monotonic()
+        else:
+            self._rejoin_at = float("inf")
         # Wishes of the old assignment: a pause that nobody would take back, a commit that would set back the offsets.
         self._wishes.clear()
         self._wait_for(self._callbacks.on_assigned(start, fresh, self.generation))
@@ -279,30 +285,37 @@ class Pump:
 
     def _ours(self, partitions: list[TopicPartition]) -> list[TopicPartition]:
         """Without those of a number that another worker has: while not all workers have heard of a new topic, the group
-        gives all of its partitions to those that have, and two workers would write the rows of one number. What is
-        left out is read when all have heard of it and the group is balanced again."""
-        leading = self._leading
-        numbers = {one.partition for one in partitions if one.topic in leading or not leading}
+        gives all of its partitions to those that have, and two workers would write the rows of one number. Most topics
+        are known to all, so what most of them say counts. What is left out is read when all have heard of it and the
+        group is balanced again."""
+        given: dict[str, set[int]] = {}
+        for one in partitions:
+            if one.topic in self._leading or not self._leading:
+                given.setdefault(one.topic, set()).add(one.partition)
+        said = Counter(map(frozenset, given.values()))
+        most = max(said.values(), default=0)
+        numbers = (
+            frozenset.intersection(*(one for one, count in said.items() if count == most)) if said else frozenset()
+        )
         return [one for one in partitions if one.partition in numbers]
 
-    def _rejoin_if_lacking(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        """A static member that comes back within its session gets what it had before, whatever it subscribes to now:
-        nothing of a topic that is new to it. When the leader of a group joins again, the group is balanced anew; other
-        members wait for that."""
+    def _lacks(self, consumer: Consumer, partitions: list[TopicPartition]) -> bool:
+        """Whether this worker was given nothing of a topic. A static member that comes back within its session gets
+        what it had before, whatever it subscribes to by now. When the leader of its group joins again, the group is
+        balanced anew, so each member tries that once; what the others know by then counts."""
         numbers, given = {one.partition for one in partitions}, {one.topic for one in partitions}
         lacking = [topic for topic in self._topics if topic not in given]
         if not numbers or not lacking:
-            return
+            return False
         try:
             known = consumer.list_topics(timeout=COMMIT_TIMEOUT_S).topics
-        except KafkaException as error:  # it is looked at again then
+        except KafkaException as error:  # joining again costs a moment, and may be needed
             log.warning("pump.kafka", error=error.args[0].str(), code=error.args[0].name())
-        else:
-            lacking = [one for one in lacking if one in known and not numbers.isdisjoint(known[one].partitions)]
+            return True
+        lacking = [one for one in lacking if one in known and not numbers.isdisjoint(known[one].partitions)]
         if lacking:
-            now = time.monotonic()
-            self._rejoin_at = self._rejoined_at = max(now, self._rejoined_at + REJOIN_S)
             log.info("pump.joins_again", lacking=lacking)
+        return bool(lacking)
 
     def _start_offsets(
         self, consumer: Consumer, partitions: list[TopicPartition]

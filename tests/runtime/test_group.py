@@ -109,6 +109,24 @@ def test_workers_that_are_back_within_their_session_read_a_topic_that_is_new_to_
     flow.wait_committed(added, dict.fromkeys(range(flow.partitions), 0))
 
 
+@pytest.mark.faults
+@pytest.mark.parametrize("order", ["12", "21"])
+def test_workers_that_are_restarted_one_after_another_share_a_topic_that_is_new(flow: Flow, order: str) -> None:
+    """Whichever of them leads: in between, the first one may be given all of the topic, and reads only its own."""
+    apps = {name: flow.start(name, session_timeout_ms=LONG_SESSION_MS) for name in "12"}
+    wait_until(lambda: sorted(len(app.partitions()) for app in apps.values()) == [2, 2], "both have two partitions")
+    added = f"{flow.name}-added"
+    create_topics(flow.servers, {added: {}})
+
+    for name in order:
+        apps[name].kill()
+        apps[name] = flow.start(name, topics=(flow.input, added), session_timeout_ms=LONG_SESSION_MS)
+        apps[name].wait_for("worker.assigned")
+
+    flow.wait_committed(added, dict.fromkeys(range(flow.partitions), 0))
+    assert sorted(len(app.partitions()) for app in apps.values()) == [2, 2]
+
+
 def test_a_worker_that_was_stopped_for_longer_than_its_session_writes_nothing_any_more(flow: Flow) -> None:
     """A zombie: its partitions have a new owner; a row of it in the changelog would win over the new owner's."""
     zombie = flow.start(
