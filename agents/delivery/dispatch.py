@@ -24,7 +24,7 @@ from streams.core.delivery import made
 from streams.core.delivery.endpoint import TOLD_AT, Notice
 from streams.core.delivery.messages import Attempt, Result, Verdict
 from streams.core.errors import Poison
-from streams.core.events import Event, Finding
+from streams.core.events import Event
 from streams.core.operations import disabled, failing
 from streams.kafka.chunks import Batch
 from streams.kafka.failpoints import passing
@@ -88,7 +88,6 @@ class Dispatcher:
         self._attempt = ports.codec.decoder(Attempt)
         self._event = ports.codec.decoder(Event)
         self._result = ports.codec.encoder(RESULTS, Result)
-        self._finding = ports.codec.encoder(FINDINGS, Finding)
         self._desks: dict[int, Desk] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -211,7 +210,7 @@ class Dispatcher:
 
     def _tell(self, batch: Batch, notice: Notice, trace: str | None) -> None:
         finding = disabled(notice) if notice.percent == TOLD_AT[-1] else failing(notice)
-        batch.emit(FINDINGS, key=finding.key, value=self._finding(finding), headers=traced(None, trace))
+        batch.emit(FINDINGS, key=finding.key, value=self._maker.finding(finding), headers=traced(None, trace))
 
     async def _in_turn(self, batch: Batch, desk: Desk, train: list[Wanted], begin_by: float) -> None:
         for one in train:

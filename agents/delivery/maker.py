@@ -73,7 +73,7 @@ class Maker:
         self.book = LiveBook(ports.catalogue)
         self._clock = ports.clock
         self._queues = ports.queues
-        self._finding = ports.codec.encoder(FINDINGS, Finding)
+        self.finding = ports.codec.encoder(FINDINGS, Finding)
         self._sender = sender
         self._mailer = mailer
         self._pool = pool
@@ -214,7 +214,7 @@ class Maker:
         count = hops.hops(attempt.headers, event.hops) + 1
         passed = hops.extended(hops.path(attempt.headers), attempt.queue)
         found = findings(calculation, event, emits, count, passed)
-        sent = tuple(Forwarded(FINDINGS, one.key.encode(), self._finding(one), []) for one in found)
+        sent = tuple(Forwarded(FINDINGS, one.key.encode(), self.finding(one), []) for one in found)
         self._remember(attempt.attempt_id)
         return Done(self.about(attempt, subscription, Exchange(verdict=Verdict.DELIVERED)), sent, begun=False)
 
