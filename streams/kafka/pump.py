@@ -96,6 +96,10 @@ class Pump:
         # consumer for the whole of poll(), and a commit or pause from another thread was seen to wait for ever, with
         # Python's own lock in its hands.
         self._wishes: deque[Callable[[], None]] = deque()
+        # One commit is on its way at a time. The client repeats one that a broker which went away has not answered, and
+        # sends the next one without waiting for it: the older would arrive last, and set the offsets back for good.
+        self._next_commit: dict[Partition, int] = {}
+        self._committing = False
         #: Whether a commit is to be expected soon; then the pump looks for wishes more often.
         self.busy = False
         self._consumer = Consumer(
@@ -132,17 +136,21 @@ class Pump:
         self._resubscribe = True
 
     def commit(self, offsets: dict[Partition, int]) -> None:
-        """Ask for a commit at the next poll; the answer comes to ``on_committed``."""
-        self._wishes.append(lambda: self._commit(offsets))
+        """Ask for a commit of all that is not committed, when the one before is answered; the answer comes to
+        ``on_committed``. What was asked for before and is not on its way yet is forgotten."""
+        self._wishes.append(lambda: setattr(self, "_next_commit", offsets))
 
-    def _commit(self, offsets: dict[Partition, int]) -> None:
+    def _commit(self) -> None:
         passing("commit.before")
+        offsets, self._next_commit = self._next_commit, {}
         current = {partition: offset for partition, offset in offsets.items() if partition in self._assigned}
         if current:
             self._consumer.commit(offsets=_listed(current), asynchronous=True)
+            self._committing = True
 
     def _on_commit(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
         passing("commit.after")
+        self._committing = False
         refused = error or next((p.error for p in partitions if p.error is not None), None)
         offsets = {(p.topic, p.partition): p.offset for p in partitions}
         self._loop.call_soon_threadsafe(self._callbacks.on_committed, offsets, refused)
@@ -197,6 +205,8 @@ class Pump:
             self._subscribe()
         while self._wishes:
             self._wishes.popleft()()
+        if self._next_commit and not self._committing:
+            self._commit()
         first = self._consumer.poll(BUSY_POLL_S if self.busy else POLL_S)
         self.last_poll = time.monotonic()
         if first is None:
@@ -277,6 +287,7 @@ class Pump:
             self._rejoin_at = float("inf")
         # Wishes of the old assignment: a pause that nobody would take back, a commit that would set back the offsets.
         self._wishes.clear()
+        self._next_commit = {}
         self._wait_for(self._callbacks.on_assigned(start, fresh, self.generation))
         passing("seek")
         consumer.assign(_listed(start))

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,7 +17,9 @@ from confluent_kafka import Consumer, KafkaError
 from streams.kafka.assignment import Partition
 from streams.kafka.chunks import Chunk
 from streams.kafka.pump import Pump
+from streams.kafka.runtime import COMMIT_INTERVAL_S, COMMIT_RETRY_S
 from tests.faults.flow import Flow
+from tests.support.brokers import Cluster
 from tests.support.kafka_io import TIMEOUT_SECONDS
 
 pytestmark = pytest.mark.kafka
@@ -33,7 +36,7 @@ class Recorder:
         self.starts: dict[int, dict[Partition, int]] = {}
         self.offsets: defaultdict[tuple[int, int], list[int]] = defaultdict(list)  # (generation, partition)
         self.failed: list[BaseException] = []
-        self.committed: list[KafkaError | None] = []
+        self.committed: list[tuple[dict[Partition, int], KafkaError | None]] = []
 
     async def on_assigned(self, start: dict[Partition, int], fresh: dict[Partition, int], generation: int) -> None:
         self.starts[generation] = start
@@ -48,7 +51,7 @@ class Recorder:
     def on_ends(self, ends: dict[Partition, int], generation: int) -> None: ...
 
     def on_committed(self, offsets: dict[Partition, int], error: KafkaError | None) -> None:
-        self.committed.append(error)
+        self.committed.append((offsets, error))
 
     def on_lost(self) -> None: ...
 
@@ -216,3 +219,43 @@ def test_a_partition_paused_before_a_rebalance_is_read_after_it(flow: Flow) -> N
         return recorder
 
     assert asyncio.run(body()).failed == []
+
+
+@pytest.mark.slow
+def test_commits_asked_for_while_the_broker_is_away_do_not_overtake_each_other(
+    private_flow: tuple[Flow, Cluster],
+) -> None:
+    """The client repeats one that was not answered after it has sent the next: the group would stand where it was,
+    and whoever waits for it to be done would wait for ever."""
+    flow, stack = private_flow
+    flow.feed(4_000)
+    ends = {(flow.input, number): end for number, end in flow.ends().items()}
+
+    flowing, back = threading.Event(), threading.Event()
+
+    async def body() -> Recorder:
+        recorder = Recorder()
+        config = {"bootstrap.servers": flow.servers, "group.id": flow.name, "session.timeout.ms": 120_000}
+        pump = Pump(config, [flow.input], recorder)
+        pump.start()
+        await until(lambda: recorder.all_of(1) == 4_000)
+        flowing.set()
+        done = 0
+        while not back.is_set():  # at a worker's pace
+            done += 1
+            pump.commit({partition: min(done, end - 1) for partition, end in ends.items()})
+            await asyncio.sleep(COMMIT_INTERVAL_S)
+        while (ends, None) not in recorder.committed:
+            pump.commit(ends)
+            await asyncio.sleep(COMMIT_RETRY_S)
+        assert flow.committed() == flow.ends()
+        await pump.stop()
+        return recorder
+
+    with ThreadPoolExecutor(1) as pool:  # the broker ends with the thread that starts it
+        running = pool.submit(asyncio.run, body())
+        assert flowing.wait(TIMEOUT_SECONDS)
+        stack.kill_broker()
+        stack.restart_broker()
+        back.set()
+        assert running.result().failed == []
