@@ -12,12 +12,11 @@ from typing import Final
 from agents.worker import CATALOGUE, WORKERS
 from streams.core.errors import Misconfigured
 from streams.kafka.manifest import QUEUE_PREFIX, Manifest
+from streams.topics import DUE, FINDINGS, TICKS
 
 CLOCK: Final = "clock"
-DUE: Final = "clock.due"
-TICKS: Final = "clock.ticks"
 #: Where the manifest names one writer of several.
-ALSO_WRITES: Final = {"usage": ("events.findings",)}
+ALSO_WRITES: Final = {"usage": (FINDINGS,)}
 #: These write into queues, also such as are made later.
 INTO_QUEUES: Final = ("events", "dispatch")
 #: Clients without membership ask for a coordinator under names that begin so, and go on without an answer.

@@ -8,8 +8,7 @@ from datetime import UTC, datetime
 from streams.codec import Codec
 from streams.core.clock import Tick
 from streams.kafka.scan import Scanner, Span
-
-TICKS = "clock.ticks"
+from streams.topics import TICKS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,9 +25,8 @@ from streams.kafka.catalogue import Catalogue, Source
 from streams.kafka.outbox import Outbox
 from streams.kafka.quiescence import Quiescence, Waiting
 from streams.kafka.watermarks import watermarks
+from streams.topics import DUE, TICKS
 
-TICKS = "clock.ticks"
-DUE = "clock.due"
 WALL_TICK_S = 1.0
 #: Between two looks whether anything is in flight; a look costs the broker a request per group.
 LOOK_EVERY_S = 0.01

@@ -7,8 +7,7 @@ from datetime import datetime
 from streams.codec import Codec
 from streams.core.clock import NextDue
 from streams.kafka.chunks import Batch
-
-DUE = "clock.due"
+from streams.topics import DUE
 
 _REPORTED = "reported"
 

@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from streams.topics import SUBSCRIPTIONS
+
 if TYPE_CHECKING:
     from streams.core.subscriptions import Subscription
     from streams.settings import Settings
@@ -46,7 +48,7 @@ def subscriptions(settings: Settings) -> dict[str, Subscription]:
     from streams.core.subscriptions import Subscription
 
     codec = Codec(Registry(settings.schema_registry_url))
-    return read_records(settings, codec, "config.subscriptions", Subscription)
+    return read_records(settings, codec, SUBSCRIPTIONS, Subscription)
 
 
 def unset_secrets(subscriptions: Mapping[str, Subscription], secrets: Secrets) -> list[str]:

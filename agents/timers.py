@@ -29,9 +29,6 @@ from streams.codec import Codec
 from streams.core.timers import Timer, TimerIndex, Timers, rebuild
 from streams.kafka.chunks import Batch
 
-TICKS = "clock.ticks"
-DUE = "clock.due"
-
 #: Timers between two points of durability. More, and a crash repeats more; fewer, and each costs a round trip.
 SLICE = 500
 #: With the wall's clock a batch fires so many slices and leaves the rest to the next one (there is a tick each second):

@@ -21,7 +21,7 @@ from typing import Any, Protocol, TypeVar
 from agents import redo
 from agents.due_report import DueReport
 from agents.redo import Sent
-from agents.timers import SLICE, SLICES_PER_BATCH, TICKS
+from agents.timers import SLICE, SLICES_PER_BATCH
 from streams.codec import Codec
 from streams.core.errors import Poison
 from streams.core.events import Finding
@@ -41,11 +41,11 @@ from streams.kafka.chunks import Batch, Record
 from streams.kafka.runtime import Runtime
 from streams.kafka.store import MAX_ROW_BYTES, Overlay
 from streams.settings import ClockMode
+from streams.topics import CONTRACTS, FINDINGS, TICKS, USAGE_CONTEXTS
 
 SIM, BUCKET, USAGE = "billing.sim", "billing.bucket", "billing.usage"
-SHARES, CONTEXTS, CONTRACTS = "usage.shares", "usage.contexts", "usage.contracts"
+SHARES = "usage.shares"
 SIMS_OUT, BUCKETS_OUT = "usage.sims", "usage.buckets"
-FINDINGS = "events.findings"
 RULE = "event_rule"
 
 #: A definition travels in its rows and in each of its findings; larger ones would make rows that a changelog refuses.
@@ -91,7 +91,7 @@ def attach(runtime: Runtime, ports: Ports) -> None:
     runtime.agent("sims", topics=[SIM], handler=work.sims)
     runtime.agent("buckets", topics=[BUCKET], handler=work.buckets)
     runtime.agent("contracts", topics=[CONTRACTS], handler=work.contracts)
-    runtime.agent("contexts", topics=[CONTEXTS], handler=work.contexts)
+    runtime.agent("contexts", topics=[USAGE_CONTEXTS], handler=work.contexts)
     runtime.agent("ticks", topics=[TICKS], handler=work.ticks)
 
 

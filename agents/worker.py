@@ -14,7 +14,6 @@ from agents import usage
 from agents.calculations import declarations
 from agents.delivery import dispatch, units
 from agents.events import engine
-from agents.events.contexts import CONTEXTS
 from agents.plan_changes import execution, hooks, orders, persistence, scheduler
 from agents.sources import rows
 from agents.sources.feeds import SourceFeeds
@@ -34,6 +33,7 @@ from streams.kafka.manifest import Manifest
 from streams.kafka.runtime import Runtime
 from streams.settings import Settings
 from streams.sinks.billing import BillingStore, SqlBillingStore
+from streams.topics import EVENT_RULES, MATRIX_ELEMENTS, PLAN_CONTEXTS, ROUTES, SHARED, SOURCES, SUBSCRIPTIONS
 
 #: A registry that is down at the start is waited for this long; then the supervisor starts the worker anew.
 REGISTRY_TIMEOUT_S = 3600.0
@@ -159,7 +159,7 @@ def build(
         codec=codec,
         catalogue=catalogue,
         queues=LiveQueues(settings, manifest),
-        partitions=manifest.topics[CONTEXTS].partitions,
+        partitions=manifest.topics[PLAN_CONTEXTS].partitions,
         hooks=hooks.load(settings.hooks),
         usage_retention=timedelta(days=settings.usage_retention_days),
         store=store,
@@ -180,12 +180,12 @@ CATALOGUE: dict[str, tuple[str, Any]] = {
     "product": ("catalog.product", Product),
     "rate_plan": ("catalog.rate-plan", RatePlan),
     "bill_run": ("billing.bill-run", BillRunChange),
-    "matrix_element": ("catalog.matrix-element", MatrixElement),
-    "route": ("config.routes", Route),
-    "event_rule": ("config.event-rules", EventRule),
-    "subscription": ("config.subscriptions", Subscription),
-    "source": ("config.sources", DataSource),
-    "source_row": ("sources.shared", SourceRow),
+    "matrix_element": (MATRIX_ELEMENTS, MatrixElement),
+    "route": (ROUTES, Route),
+    "event_rule": (EVENT_RULES, EventRule),
+    "subscription": (SUBSCRIPTIONS, Subscription),
+    "source": (SOURCES, DataSource),
+    "source_row": (SHARED, SourceRow),
 }
 
 

@@ -34,6 +34,7 @@ from streams.core.errors import CurfewError
 from streams.kafka.ledger import check as check_ledger
 from streams.kafka.outbox import Outbox
 from streams.kafka.quiescence import Quiescence
+from streams.topics import SUBSCRIPTIONS
 
 WORKERS: Final = ("delivery", "dispatch")
 #: Endpoints of which one does not answer, and pairs of measurements with and without it.
@@ -231,7 +232,7 @@ class Delivery:
             events.subscription(f"fan-{number}", events.FAN_OUT, f"{self._url}/{number}", wide)
             for number in range(ENDPOINTS)
         ]
-        write_records(self.ground.settings, self.ground.codec, "config.subscriptions", {one.name: one for one in made})
+        write_records(self.ground.settings, self.ground.codec, SUBSCRIPTIONS, {one.name: one for one in made})
 
     def _produce(self, queue: str, count: int, *, flush: bool = True) -> None:
         topic, first = f"queue.{queue}", self._sent.get(queue, 0)

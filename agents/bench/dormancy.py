@@ -29,9 +29,10 @@ from streams.core.usage.objects import About, Sim, SimChange, Usage, UsageContex
 from streams.kafka.outbox import Outbox
 from streams.kafka.quiescence import Quiescence
 from streams.kafka.scan import Scanner, Spans
+from streams.topics import FINDINGS, USAGE_CONTEXTS
 
 WORKER = "usage"
-USAGE, SIMS, CONTEXTS, FINDINGS = "billing.usage", "billing.sim", "usage.contexts", "events.findings"
+USAGE, SIMS = "billing.usage", "billing.sim"
 CHANGELOG = "usage-store-changelog"
 DAY_0 = datetime(2026, 1, 1, tzinfo=UTC)
 #: Days in which usage occurs; silences of thirty days and more come and go in them.
@@ -175,7 +176,7 @@ class Dormancy:
                 )
                 sim = Sim(id=_sim(number), account_id=account, service_id=service, activated_at=DAY_0)
                 change = SimChange(op=Op.CREATED, current=sim, revision=1, occurred_at=DAY_0, source="bench")
-                outbox.emit(CONTEXTS, service, encode(CONTEXTS, context))
+                outbox.emit(USAGE_CONTEXTS, service, encode(USAGE_CONTEXTS, context))
                 outbox.emit(SIMS, service, encode(SIMS, change))
                 self._pace(outbox, number, "SIMs")
             outbox.flush(0)

@@ -32,6 +32,7 @@ from streams.kafka import admin as kafka_admin
 from streams.kafka.manifest import Manifest
 from streams.kafka.partitioner import partition_of
 from streams.settings import Settings
+from streams.topics import PLAN_CONTEXTS, ROUTES, USAGE_CONTEXTS, VALIDATED
 
 QUEUE = f"queue.{events_records.QUEUE}"
 #: The producer of the latency measurement sends so often; at 5,000 records per second 25 at a time.
@@ -111,15 +112,12 @@ class Bench:
         kafka_admin.create_topics(
             kafka_admin.admin_client(self._settings.kafka()),
             [topic for topic in manifest.topics.values() if topic.name in self._reads or topic.read_whole]
-            + [
-                manifest.topic(name)
-                for name in (QUEUE, "plan-change.contexts", "plan-change.validated", "usage.contexts")
-            ]
+            + [manifest.topic(name) for name in (QUEUE, PLAN_CONTEXTS, VALIDATED, USAGE_CONTEXTS)]
             + [manifest.topic("dead-letters.events")],
         )
         self._write("catalog.product", events_records.PRODUCT.id, events_records.PRODUCT)
         self._write("catalog.rate-plan", events_records.RATE_PLAN.id, events_records.RATE_PLAN)
-        self._write("config.routes", events_records.ROUTE.name, events_records.ROUTE)
+        self._write(ROUTES, events_records.ROUTE.name, events_records.ROUTE)
         self._encode = self._codec.encoder(events_records.SOURCE, type(self._change(0)))
         source, target = self.field.topic("in"), self.field.topic("out")
         changelog = self.field.topic("store-changelog", **{"cleanup.policy": "compact"})

@@ -16,6 +16,7 @@ from agents.site import Site
 from agents.supervisor import Child
 from streams.core.errors import CurfewError
 from streams.kafka.manifest import Manifest
+from streams.topics import MATRIX_ELEMENTS
 
 #: What takes part in a plan change between its order and its midnight.
 WORKERS = ("plan-changes", "execution", "persistence")
@@ -43,7 +44,7 @@ class Ground(Site):
         self.supervisor.env = {**self.supervisor.env, **self._env}
         self.apply_topics()
         self.apply_schemas()
-        write_records(self.settings, self.codec, "catalog.matrix-element", {ELEMENT.key: ELEMENT})
+        write_records(self.settings, self.codec, MATRIX_ELEMENTS, {ELEMENT.key: ELEMENT})
         self.store.migrate()
 
     def start_workers(self) -> None:

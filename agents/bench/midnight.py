@@ -18,9 +18,8 @@ from streams.core.errors import CurfewError
 from streams.kafka.outbox import Outbox
 from streams.kafka.quiescence import Quiescence
 from streams.kafka.scan import Scanner
+from streams.topics import ACKNOWLEDGEMENTS, FINDINGS, REPLIES, SERVICE_PLANS, VALIDATED
 
-VALIDATED = "plan-change.validated"
-REPLIES = "plan-change.replies"
 #: Between two looks at how far the workers are; each look costs the broker some requests.
 LOOK_EVERY_S = 0.5
 #: While the answer to a probe is awaited.
@@ -144,10 +143,10 @@ class Midnight:
         def finished() -> bool:
             now = orders.ALL_DUE + timedelta(seconds=(time.monotonic() - began) * speed)
             self._tick(min(now, orders.DEADLINE))
-            return now >= orders.DEADLINE or self._ends(stages.FINDINGS) >= changes * FINDINGS_PER_CHANGE
+            return now >= orders.DEADLINE or self._ends(FINDINGS) >= changes * FINDINGS_PER_CHANGE
 
         def told() -> str:
-            done = self._ends(stages.ACKNOWLEDGEMENTS)
+            done = self._ends(ACKNOWLEDGEMENTS)
             return f"{self._ends('plan-change.outcomes'):,} executed, {done:,} persisted"
 
         self._wait("drain", finished, told, stuck_s=float("inf"))
@@ -159,9 +158,9 @@ class Midnight:
 
         def finished() -> bool:
             self._tick(orders.DEADLINE + timedelta(seconds=time.monotonic() - began))
-            return self._ends(stages.SERVICE_PLANS) >= self.options.changes
+            return self._ends(SERVICE_PLANS) >= self.options.changes
 
-        self._wait("effective", finished, lambda: f"{self._ends(stages.SERVICE_PLANS):,}")
+        self._wait("effective", finished, lambda: f"{self._ends(SERVICE_PLANS):,}")
         self._wait_for_rest()
 
     # -- report -----------------------------------------------------------------------------------------------------

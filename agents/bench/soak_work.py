@@ -9,11 +9,11 @@ from datetime import date, datetime
 from agents.demo.billing import SERVICES, SOURCE
 from agents.demo.catalogue import ELEMENTS
 from agents.demo.fleet import Fleet
-from agents.demo.orders import REQUESTS
 from agents.demo.script import Sending
 from streams.core.objects import Op, Service, ServiceChange, ServiceState
 from streams.core.plan_change.matrix import DateRule, MatrixElement
 from streams.core.plan_change.messages import Request, RequestKind
+from streams.topics import REQUESTS
 
 #: One in so many services changes its state each evening; it is never the one whose plan changes.
 STATE_CHANGES = 8

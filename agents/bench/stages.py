@@ -12,10 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from streams.kafka.scan import Scanner
+from streams.topics import ACKNOWLEDGEMENTS, FINDINGS, SERVICE_PLANS
 
-FINDINGS = "events.findings"
-ACKNOWLEDGEMENTS = "plan-change.acknowledgements"
-SERVICE_PLANS = "billing.service-plan"
 #: The first text in such a record is its name or kind. Five million records are read: decoding them takes minutes.
 _FINDING = re.compile(rb"rate_plan_change\.([a-z_]+)")
 _ACKNOWLEDGEMENT = re.compile(rb"persisted|missed|released")

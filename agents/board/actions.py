@@ -13,13 +13,13 @@ from agents.configuration.changes import AUDIT
 from agents.configuration.records import write_keyed
 from agents.delivery import redrive
 from agents.delivery.redrive import LETTER
-from agents.plan_changes.orders import REQUESTS
 from agents.plan_changes.requests import exchange, new_request
 from streams.codec import Codec, Registry
 from streams.core.audit import AuditEntry
 from streams.core.ids import derive
 from streams.core.plan_change.messages import Reply, Request, RequestKind, Resolution
 from streams.settings import Settings
+from streams.topics import REQUESTS
 
 #: Of what an entry of the audit trail speaks.
 CHANGE = "plan-change"

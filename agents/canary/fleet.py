@@ -19,6 +19,7 @@ from streams.core.objects import (
     ServicePlan,
 )
 from streams.core.plan_change.matrix import DateRule, LatePolicy, MatrixElement, MissedPolicy
+from streams.topics import MATRIX_ELEMENTS
 
 PRODUCT: Final = "canary"
 _LONG_AGO: Final = datetime(2000, 1, 1, tzinfo=UTC)
@@ -39,7 +40,7 @@ def objects() -> dict[str, Mapping[str, object]]:
     return {
         "catalog.product": {PRODUCT: Product(id=PRODUCT, name="Canary")},
         "catalog.rate-plan": {plan: RatePlan(id=plan, product_id=PRODUCT, name=plan) for plan in PLANS},
-        "catalog.matrix-element": {
+        MATRIX_ELEMENTS: {
             key: _element(key, before, after)
             for key, before, after in zip(ELEMENTS, PLANS, reversed(PLANS), strict=True)
         },

@@ -18,7 +18,7 @@ from agents.configuration.records import write_records
 from agents.plan_changes.plan_import import import_plans
 from agents.watchdog.book import Book
 from agents.watchdog.notify import Message, Notifier
-from agents.watchdog.reader import ACKNOWLEDGEMENTS, LOOK_BACK, REPLIES, TICKS, cluster_id
+from agents.watchdog.reader import LOOK_BACK, cluster_id
 from streams import metrics as m
 from streams.codec import Codec, Registry
 from streams.core.clock import Tick
@@ -32,8 +32,8 @@ from streams.kafka.scan import Scanner, Span
 from streams.kafka.worker_metrics import process_metrics
 from streams.settings import ClockMode, Settings
 from streams.sinks.billing import SqlBillingStore
+from streams.topics import ACKNOWLEDGEMENTS, REPLIES, REQUESTS, TICKS
 
-REQUESTS: Final = "plan-change.requests"
 #: Seconds between two looks; a probe is a matter of minutes.
 LOOK_EVERY_S: Final = 5.0
 ALIVE_S: Final = 60.0

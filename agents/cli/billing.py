@@ -55,9 +55,10 @@ def import_command(
     """
     from datetime import UTC, datetime
 
-    from agents.plan_changes.plan_import import SERVICE_PLANS, import_plans, read_plans
+    from agents.plan_changes.plan_import import import_plans, read_plans
     from streams.codec import Codec, Registry
     from streams.kafka.admin import admin_client, answering, require_topics
+    from streams.topics import SERVICE_PLANS
 
     with _opened() as (settings, store):
         config = answering(settings.kafka())

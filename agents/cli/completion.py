@@ -9,13 +9,14 @@ import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
+from streams.topics import SUBSCRIPTIONS
+
 if TYPE_CHECKING:
     from confluent_kafka.admin import AdminClient
 
 #: For the first byte, and for the whole answer; longer, and the shell seems to be stuck.
 CONNECT_S: Final = 0.5
 ANSWER_S: Final = 2.0
-SUBSCRIPTIONS: Final = "config.subscriptions"
 
 
 def topics(incomplete: str) -> list[str]:

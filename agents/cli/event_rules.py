@@ -10,11 +10,11 @@ import typer
 
 from agents.cli.output import Exit, TableOrJson, TableOrJsonOption, note, show
 from agents.configuration.changes import ByOption
+from streams.topics import EVENT_RULES
 
 if TYPE_CHECKING:
     from streams.core.event_rules import EventRule
 
-TOPIC = "config.event-rules"
 
 app = typer.Typer(no_args_is_help=True, help="When events are raised that depend on time, e.g. days after a delivery.")
 
@@ -46,12 +46,12 @@ def apply(
         raise typer.Exit(Exit.USAGE) from None
     settings = Settings()
     codec = Codec(Registry(settings.schema_registry_url))
-    existing = read_records(settings, codec, TOPIC, EventRule)
+    existing = read_records(settings, codec, EVENT_RULES, EventRule)
     changes: dict[str, EventRule | None] = {name: rule for name, rule in wanted.items() if existing.get(name) != rule}
     if prune:
         changes |= dict.fromkeys(existing.keys() - wanted.keys())
     if not dry_run:
-        save(settings, codec, TOPIC, "rule", existing, changes, by)
+        save(settings, codec, EVENT_RULES, "rule", existing, changes, by)
     for name in sorted(wanted.keys() | existing.keys()):
         what = "unchanged" if name in wanted else "kept, though not in the file"
         if name in changes:
@@ -131,4 +131,4 @@ def _live() -> dict[str, EventRule]:
     from streams.settings import Settings
 
     settings = Settings()
-    return read_records(settings, Codec(Registry(settings.schema_registry_url)), TOPIC, EventRule)
+    return read_records(settings, Codec(Registry(settings.schema_registry_url)), EVENT_RULES, EventRule)

@@ -118,7 +118,8 @@ def _judge(lasting: bool, different: bool) -> None:
 
 def _upstream(settings: Settings, since: str | None, within: float, style: TableOrJson) -> None:
     # imported here, since the events worker brings a stream processor along
-    from agents.events.upstream import CHANGELOG, FINDINGS, check_upstream
+    from agents.events.upstream import CHANGELOG, check_upstream
+    from streams.topics import FINDINGS
 
     try:
         since_ms = parse_instant(since or "@-1d")

@@ -20,10 +20,10 @@ from streams.core.ids import derive, instant_text
 from streams.core.subscriptions import Subscription
 from streams.kafka.positions import parse_instant, parse_position
 from streams.settings import Settings
+from streams.topics import SUBSCRIPTIONS
 
 #: A replay from the beginning of a busy queue would otherwise fill the receiver's day by one typing error.
 MOST = 10_000
-CONFIG = "config.subscriptions"
 
 
 def replay(
@@ -81,7 +81,7 @@ def replay(
         raise typer.BadParameter("letters, digits, '.', '_' and '-', at most 64", param_hint="--run")
     settings = Settings()
     codec = Codec(Registry(settings.schema_registry_url))
-    live = read_records(settings, codec, CONFIG, Subscription)
+    live = read_records(settings, codec, SUBSCRIPTIONS, Subscription)
     if name not in live:
         refuse(unknown("subscription", name, live))
     subscription = live[name]

@@ -25,8 +25,7 @@ from streams.filters import CelLanguage
 from streams.kafka.admin import admin_client, answering, partition_counts
 from streams.kafka.manifest import QUEUE_PREFIX
 from streams.settings import Settings
-
-TOPIC = "config.routes"
+from streams.topics import ROUTES
 
 app = typer.Typer(callback=own_types, no_args_is_help=True, help="Which events go to which queues.")
 
@@ -47,12 +46,12 @@ def apply(
     graph = live_graph(settings, codec)
     _read(file, graph)  # what is wrong in itself is said without a broker
     wanted = {route.name: route for route in _read(file, graph, queues=_queues(settings))}
-    existing = read_records(settings, codec, TOPIC, Route)
+    existing = read_records(settings, codec, ROUTES, Route)
     changes: dict[str, Route | None] = {name: route for name, route in wanted.items() if existing.get(name) != route}
     if prune:
         changes |= dict.fromkeys(existing.keys() - wanted.keys())
     if not dry_run:
-        save(settings, codec, TOPIC, "route", existing, changes, by)
+        save(settings, codec, ROUTES, "route", existing, changes, by)
     for name in sorted(wanted.keys() | existing.keys()):
         what = "unchanged" if name in wanted else "kept, though not in the file"
         if name in changes:
@@ -71,10 +70,10 @@ def save_routes(routes: Iterable[Route], *, by: str | None, dry_run: bool) -> No
     if found:
         note("error: nothing was saved.\n" + "\n".join(f"  {problem}" for problem in found))
         raise typer.Exit(Exit.USAGE)
-    existing = read_records(settings, codec, TOPIC, Route)
+    existing = read_records(settings, codec, ROUTES, Route)
     changes: dict[str, Route | None] = {name: route for name, route in wanted.items() if existing.get(name) != route}
     if not dry_run:
-        save(settings, codec, TOPIC, "route", existing, changes, by)
+        save(settings, codec, ROUTES, "route", existing, changes, by)
     for name in wanted:
         what = "unchanged" if name not in changes else "changed" if name in existing else "new"
         note(f"{name}: {what}{' (dry run)' if dry_run and name in changes else ''}")
@@ -101,11 +100,11 @@ def delete(
     """
     settings = Settings()
     codec = Codec(Registry(settings.schema_registry_url))
-    existing = read_records(settings, codec, TOPIC, Route)
+    existing = read_records(settings, codec, ROUTES, Route)
     if unknown := [name for name in names if name not in existing]:
         note(f"error: there is no route {unknown[0]!r}; there are: {', '.join(sorted(existing)) or 'none'}")
         raise typer.Exit(Exit.USAGE)
-    save(settings, codec, TOPIC, "route", existing, dict.fromkeys(names), by)
+    save(settings, codec, ROUTES, "route", existing, dict.fromkeys(names), by)
     for name in names:
         note(f"{name}: deleted")
 
@@ -182,5 +181,5 @@ def _queues(settings: Settings) -> list[str]:
 
 def _live() -> list[Route]:
     settings = Settings()
-    found = read_records(settings, Codec(Registry(settings.schema_registry_url)), TOPIC, Route)
+    found = read_records(settings, Codec(Registry(settings.schema_registry_url)), ROUTES, Route)
     return [found[name] for name in sorted(found)]

@@ -13,19 +13,20 @@ import typer
 from confluent_kafka import KafkaException
 
 from agents.cli.output import Exit, TableOrJson, TableOrJsonOption, note, show
-from agents.configuration.changes import SOURCES, ByOption, as_row, history, live_sources, save
+from agents.configuration.changes import ByOption, as_row, history, live_sources, save
 from agents.configuration.dependents import dependents
 from agents.configuration.records import read_records, read_rows, write_keyed
 from agents.configuration.sources import read_rows_file, read_sources
 from agents.events.feeds import CHANGELOG
 from agents.sources.finder import kept
-from agents.sources.rows import ROWS, SHARED
+from agents.sources.rows import ROWS
 from streams.codec import Codec, Registry
 from streams.core.errors import Misconfigured, Transient
 from streams.core.rows import source_key
 from streams.core.sources import DataSource, SourceRow
 from streams.kafka.admin import admin_client, answering, partition_counts
 from streams.settings import Settings
+from streams.topics import SHARED, SOURCES
 
 app = typer.Typer(no_args_is_help=True, help="Tables of others that extend the parameters of events.")
 

@@ -42,8 +42,7 @@ from streams.settings import Settings
 from streams.sinks.email_templates import Templates
 from streams.sinks.secrets import SecretError, Secrets
 from streams.sinks.webhook import Exchange, WebhookSender
-
-TOPIC = "config.subscriptions"
+from streams.topics import SUBSCRIPTIONS
 
 app = typer.Typer(
     callback=own_types, no_args_is_help=True, help="Who wants which events, how, and with which parameters."
@@ -85,7 +84,7 @@ def apply(
     """
     settings = Settings()
     codec = Codec(Registry(settings.schema_registry_url))
-    existing = read_records(settings, codec, TOPIC, Subscription)
+    existing = read_records(settings, codec, SUBSCRIPTIONS, Subscription)
     topics = kafka_admin.partition_counts(kafka_admin.admin_client(kafka_admin.answering(settings.kafka())))
     queues = managed(Manifest.load(), topics).queues
     known = Known(
@@ -114,7 +113,7 @@ def apply(
         raise typer.Exit(Exit.USAGE) from None
     changes = {name: one for name, one in wanted.items() if existing.get(name) != one}
     if not dry_run:
-        save(settings, codec, TOPIC, "subscription", existing, changes, by)
+        save(settings, codec, SUBSCRIPTIONS, "subscription", existing, changes, by)
     for name in sorted(wanted.keys() | existing.keys()):
         what = "unchanged" if name in wanted else "kept, not in the file"
         if name in changes:
@@ -227,7 +226,7 @@ def _change(
     if after is live:
         note(f"{name}: unchanged")
         return
-    save(settings, codec, TOPIC, "subscription", {name: live}, {name: after}, by)
+    save(settings, codec, SUBSCRIPTIONS, "subscription", {name: live}, {name: after}, by)
     note(f"{name}: {said} (version {after.version})")
 
 
@@ -368,7 +367,7 @@ def _secrets(settings: Settings) -> Secrets:
 
 def _live() -> dict[str, Subscription]:
     settings = Settings()
-    return read_records(settings, Codec(Registry(settings.schema_registry_url)), TOPIC, Subscription)
+    return read_records(settings, Codec(Registry(settings.schema_registry_url)), SUBSCRIPTIONS, Subscription)
 
 
 def _one(name: str) -> Subscription:

@@ -23,9 +23,9 @@ from streams.core.ids import instant_text
 from streams.core.sources import DataSource, extended
 from streams.kafka.admin import answering
 from streams.settings import Settings
+from streams.topics import SOURCES
 
 AUDIT = "config.audit"
-SOURCES = "config.sources"
 #: Who changed it, where neither --by nor CURFEW_BY says so.
 BY_VARIABLE = "CURFEW_BY"
 #: A broker that is there takes a connection at once; a person without one should not wait for Kafka's own timeouts.

@@ -15,6 +15,7 @@ from streams.core.subscription_rules import problems as subscription_problems
 from streams.core.subscriptions import Subscription
 from streams.filters import CelLanguage
 from streams.settings import Settings
+from streams.topics import ROUTES, SUBSCRIPTIONS
 
 Sources = Mapping[str, DataSource]
 
@@ -22,8 +23,8 @@ Sources = Mapping[str, DataSource]
 def dependents(settings: Settings, codec: Codec, before: Sources, after: Sources) -> tuple[list[str], list[str]]:
     """Why live routes and subscriptions could not be saved any more ``after`` a change of data sources, and why some
     could not be already: those are no reason to refuse the change."""
-    routes = read_records(settings, codec, "config.routes", Route)
-    subscriptions = read_records(settings, codec, "config.subscriptions", Subscription)
+    routes = read_records(settings, codec, ROUTES, Route)
+    subscriptions = read_records(settings, codec, SUBSCRIPTIONS, Subscription)
     return told_apart(before, after, routes, subscriptions)
 
 

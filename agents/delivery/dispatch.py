@@ -17,9 +17,9 @@ from typing import Final
 
 from agents.calculations import declarations
 from agents.calculations.pool import CalculationPool
-from agents.delivery.maker import FINDINGS, Desk, Done, Maker, Wanted
+from agents.delivery.maker import Desk, Done, Maker, Wanted
 from agents.delivery.under_way import Running, Waiting
-from agents.delivery.units import ATTEMPTS, RESULTS, Ports
+from agents.delivery.units import ATTEMPTS, Ports
 from streams.core.delivery import made
 from streams.core.delivery.endpoint import TOLD_AT, Notice
 from streams.core.delivery.messages import Attempt, Result, Verdict
@@ -36,6 +36,7 @@ from streams.sinks.email_templates import Templates
 from streams.sinks.secrets import Secrets
 from streams.sinks.smtp import MailServer
 from streams.sinks.webhook import Exchange, WebhookSender
+from streams.topics import FINDINGS, RESULTS
 from streams.tracing import traced
 
 #: An attempt that cannot begin within this is postponed: the units behind it would otherwise wait here, where nobody

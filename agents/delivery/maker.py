@@ -23,9 +23,9 @@ from streams.kafka.chunks import Batch
 from streams.kafka.failpoints import passing
 from streams.sinks.email import EmailSender
 from streams.sinks.webhook import Exchange, WebhookSender
+from streams.topics import FINDINGS
 from streams.tracing import SpanKind, well_formed
 
-FINDINGS: Final = "events.findings"
 #: Forwards and calculations whose result is remembered, for the attempts that follow them.
 REMEMBERED: Final = 20_000
 

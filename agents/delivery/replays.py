@@ -16,7 +16,6 @@ from confluent_kafka import Message
 
 from agents.delivery import redrive
 from agents.delivery.letters import Wanted, entry, letters, record
-from agents.delivery.units import REPLAYS, RESULTS
 from streams.codec import Codec
 from streams.core import ids
 from streams.core.delivery import units
@@ -34,6 +33,7 @@ from streams.kafka.lag.offset_fetch import committed_offsets
 from streams.kafka.positions import Position
 from streams.kafka.scan import Scanner, Span, Spans
 from streams.settings import Settings
+from streams.topics import REPLAYS, RESULTS
 
 #: What the audit trail calls a run.
 REPLAY: Final = "replay"

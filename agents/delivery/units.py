@@ -28,12 +28,11 @@ from streams.kafka import dead_letters
 from streams.kafka.chunks import Batch, Record
 from streams.kafka.runtime import Runtime
 from streams.ports import Clock
+from streams.topics import REPLAYS, RESULTS
 
 ATTEMPTS: Final = "delivery.attempts"
-RESULTS: Final = "delivery.results"
 TICKS: Final = "delivery.ticks"
 REOPENS: Final = "delivery.reopens"
-REPLAYS: Final = "delivery.replays"
 SUBSCRIPTION: Final = "subscription"
 #: The shortest wait of the default schedule is 5 s; a second of lateness is nothing to it.
 TICK_S: Final = 1.0

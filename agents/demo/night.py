@@ -14,7 +14,7 @@ from agents.demo import report as reports
 from agents.demo import script as scripts
 from agents.demo.fleet import Fleet
 from agents.demo.place import Place
-from agents.demo.producer import GROUP, TICKS
+from agents.demo.producer import GROUP
 from agents.demo.report import Check, Report
 from agents.demo.screen import Screen
 from agents.demo.script import Script
@@ -26,6 +26,7 @@ from streams.kafka.ledger import Line
 from streams.kafka.ledger import check as check_ledger
 from streams.kafka.quiescence import Quiescence, Waiting
 from streams.kafka.scan import Scanner
+from streams.topics import TICKS
 
 #: Without anything due the clock goes on by this.
 STEP = timedelta(hours=1)

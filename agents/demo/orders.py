@@ -18,8 +18,8 @@ from streams.core.errors import Misconfigured
 from streams.core.objects import ServicePlan
 from streams.core.plan_change.matrix import DateRule, MatrixElement
 from streams.core.plan_change.messages import Request, RequestKind
+from streams.topics import REQUESTS
 
-REQUESTS = "plan-change.requests"
 #: Of a hundred changes: so many are for the account with thousands of services, so many are silent.
 BIG_PERCENT, SILENT_PERCENT = 30, 10
 #: One in so many is ordered and cancelled in time, superseded, sent twice, cancelled too late, refused.

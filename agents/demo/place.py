@@ -28,6 +28,7 @@ from streams.core.errors import CurfewError
 from streams.core.subscription_rules import Known
 from streams.filters import CelLanguage
 from streams.kafka.manifest import Manifest
+from streams.topics import ROUTES, SUBSCRIPTIONS
 
 #: A queue beside the default ones, to which a subscription forwards.
 EXTRA_QUEUE = "partner"
@@ -87,14 +88,14 @@ class Place(Site):
         """Routes and subscriptions, with the checks of ``curfew routes apply`` and ``curfew subscriptions apply``."""
         queues = self.manifest.queues
         routes = {route.name: route for route in read_routes(HERE / "routes.toml", queues)}
-        write_records(self.settings, self.codec, "config.routes", routes)
+        write_records(self.settings, self.codec, ROUTES, routes)
         file = self.directory / "subscriptions.toml"
         file.write_text((HERE / "subscriptions.toml").read_text("utf-8").replace("{url}", url), "utf-8")
         now = datetime.now(UTC)
         now = now.replace(microsecond=now.microsecond // 1000 * 1000)  # what an Avro timestamp keeps
         known = Known(queues=queues, development=True, language=CelLanguage())
         wanted = read_subscriptions(file, known, {}, now, lambda reference: None)
-        write_records(self.settings, self.codec, "config.subscriptions", wanted)
+        write_records(self.settings, self.codec, SUBSCRIPTIONS, wanted)
 
     def start_workers(self) -> None:
         """One process for each kind of worker."""

@@ -25,9 +25,9 @@ from streams.core.clock import NextDue, Tick
 from streams.core.errors import CurfewError
 from streams.kafka.catalogue import patiently
 from streams.settings import Settings
+from streams.topics import DUE, MATRIX_ELEMENTS, TICKS
 
 GROUP = "demo-input"
-TICKS, DUE = "clock.ticks", "clock.due"
 POLL_S = 1.0
 #: A broker that is killed comes back within a minute, on a busy machine; librdkafka tries for five.
 FLUSH_S = 180.0
@@ -82,7 +82,7 @@ def send_fleet(producer: DemoProducer, the_fleet: fleet.Fleet) -> None:
     for plan in RATE_PLANS:
         producer.put("catalog.rate-plan", plan.id, plan)
     for element in ELEMENTS:
-        producer.put("catalog.matrix-element", element.key, element)
+        producer.put(MATRIX_ELEMENTS, element.key, element)
     producer.send(billing.created(the_fleet))
 
 

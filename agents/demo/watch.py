@@ -19,6 +19,7 @@ from streams.core.events import Event, Finding
 from streams.core.plan_change.messages import Acknowledgement, AcknowledgementKind, Reply, Request, RequestKind
 from streams.core.rows import Kind
 from streams.kafka.scan import Scanner
+from streams.topics import ACKNOWLEDGEMENTS, FINDINGS, REPLIES, REQUESTS
 
 BATCH = 2_000
 POLL_S = 0.2
@@ -126,10 +127,10 @@ class Watch:
         self.seen = seen
         self.error: Exception | None = None
         self._takes: dict[str, tuple[Callable[[bytes | None], Any], Callable[[Any], None]]] = {
-            "plan-change.requests": (codec.decoder(Request), self.seen.request),
-            "plan-change.replies": (codec.decoder(Reply), self.seen.reply),
-            "events.findings": (codec.decoder(Finding), self.seen.finding),
-            "plan-change.acknowledgements": (codec.decoder(Acknowledgement), self.seen.acknowledgement),
+            REQUESTS: (codec.decoder(Request), self.seen.request),
+            REPLIES: (codec.decoder(Reply), self.seen.reply),
+            FINDINGS: (codec.decoder(Finding), self.seen.finding),
+            ACKNOWLEDGEMENTS: (codec.decoder(Acknowledgement), self.seen.acknowledgement),
         }
         event = codec.decoder(Event)
         for name in queues:

@@ -18,8 +18,8 @@ from streams.core.errors import Poison, Transient
 from streams.core.midnight import TZ_VERSION
 from streams.kafka.admin import answering
 from streams.kafka.scan import Scanner, Span
-from streams.kafka.ticks import TICKS
 from streams.settings import ClockMode, Settings
+from streams.topics import TICKS
 
 #: A topic of the manifest to whose records the broker gives its own time; nobody reads it.
 PROBES: Final = "clock.probes"

@@ -13,15 +13,14 @@ from streams.core.objects import Account, AccountStatus, Service, ServiceState
 from streams.core.plan_change.messages import Context
 from streams.core.rows import Kind
 from streams.kafka.chunks import Batch
-
-CONTEXTS = "plan-change.contexts"
+from streams.topics import PLAN_CONTEXTS
 
 
 class Contexts:
     """Emits a context where an object change makes one; most do not."""
 
     def __init__(self, codec: Codec, partitions: int) -> None:
-        self._encode: Callable[[Context], bytes] = codec.encoder(CONTEXTS, Context)
+        self._encode: Callable[[Context], bytes] = codec.encoder(PLAN_CONTEXTS, Context)
         self._partitions = partitions
 
     def tell(self, batch: Batch, kind: Kind, before: Any, change: Any) -> None:
@@ -31,10 +30,10 @@ class Contexts:
             return
         value = self._encode(context)
         if context.service_id is not None:
-            batch.emit(CONTEXTS, key=context.service_id, value=value)
+            batch.emit(PLAN_CONTEXTS, key=context.service_id, value=value)
             return
         for partition in range(self._partitions):
-            batch.emit(CONTEXTS, key=context.account_id, value=value, partition=partition)
+            batch.emit(PLAN_CONTEXTS, key=context.account_id, value=value, partition=partition)
 
 
 def context_of(kind: Kind, before: Any, change: Any) -> Context | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from agents.events.feeds import FINDINGS, Feed, check_key, routing_key
+from agents.events.feeds import Feed, check_key, routing_key
 from agents.events.limits import check_row_size
 from agents.sources.finder import Finder
 from streams.codec.cloudevents import event_headers
@@ -21,6 +21,7 @@ from streams.core.invoice_due import first_delivery
 from streams.core.rows import CountRow, Kind, ObjectRow, count_key, follow, object_key
 from streams.core.usage.objects import Sim, SimChange
 from streams.kafka.chunks import Batch, Record
+from streams.topics import FINDINGS
 
 if TYPE_CHECKING:
     from agents.events.engine import Events

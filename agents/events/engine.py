@@ -15,7 +15,7 @@ import structlog
 
 from agents.events.contexts import Contexts
 from agents.events.desk import Desk
-from agents.events.feeds import FEEDS, FINDINGS, TICKS, Feed, check_key
+from agents.events.feeds import FEEDS, Feed, check_key
 from agents.events.invoice_timers import InvoiceTimers
 from agents.events.limits import check_size
 from agents.events.live_router import Catalogue, LiveRouter
@@ -30,6 +30,7 @@ from streams.core.usage.objects import Sim
 from streams.kafka.chunks import Batch
 from streams.kafka.runtime import Runtime
 from streams.settings import ClockMode
+from streams.topics import FINDINGS, TICKS
 
 log = structlog.get_logger(__name__)
 

@@ -31,8 +31,6 @@ from streams.core.rows import Kind, ObjectRow
 from streams.core.usage.objects import Bucket, BucketChange, Contract, ContractChange, Sim, SimChange
 from streams.kafka.chunks import Record
 
-FINDINGS = "events.findings"
-TICKS = "clock.ticks"
 CHANGELOG = "events-store-changelog"
 
 #: Topic → (kind, class of its changes, class of its objects).

@@ -15,7 +15,6 @@ from confluent_kafka import KafkaException, Message
 
 from agents.events.feeds import CHANGELOG as CHANGELOG
 from agents.events.feeds import FEEDS
-from agents.events.feeds import FINDINGS as FINDINGS
 from streams.codec import Codec
 from streams.codec.rows import object_row_decoder, row_decoder
 from streams.core.errors import Poison, Transient
@@ -27,6 +26,7 @@ from streams.kafka.admin import answering
 from streams.kafka.lag.offset_fetch import committed_offsets
 from streams.kafka.scan import Scanner, Span
 from streams.settings import Settings
+from streams.topics import FINDINGS
 
 GROUP: Final = "events"
 QUEUES: Final = "queue."

@@ -12,16 +12,14 @@ from streams.core.objects import Service, ServicePlan
 from streams.core.rows import Kind
 from streams.core.usage.objects import About, ContractChange, UsageContext
 from streams.kafka.chunks import Batch
-
-CONTEXTS = "usage.contexts"
-CONTRACTS = "usage.contracts"
+from streams.topics import CONTRACTS, USAGE_CONTEXTS
 
 
 class UsageContexts:
     """Emits a context where an object change makes one."""
 
     def __init__(self, codec: Codec) -> None:
-        self._context = codec.encoder(CONTEXTS, UsageContext)
+        self._context = codec.encoder(USAGE_CONTEXTS, UsageContext)
         self._contract = codec.encoder(CONTRACTS, ContractChange)
 
     def tell(self, batch: Batch, kind: Kind, before: Any, change: Any) -> None:
@@ -31,7 +29,7 @@ class UsageContexts:
             return
         context = context_of(kind, before, change)
         if context is not None:
-            batch.emit(CONTEXTS, key=context.service_id, value=self._context(context))
+            batch.emit(USAGE_CONTEXTS, key=context.service_id, value=self._context(context))
 
 
 def context_of(kind: Kind, before: Any, change: Any) -> UsageContext | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
-from agents.business_time import TICKS, BusinessTime
+from agents.business_time import BusinessTime
 from streams.codec import Codec
 from streams.core.clock import Tick
 from streams.core.errors import Misconfigured, Transient
@@ -16,6 +16,7 @@ from streams.core.plan_change.board import Entry, entry
 from streams.core.plan_change.machine import Change
 from streams.core.plan_change.rows import CHANGE, unpack_change
 from streams.kafka.scan import Scanner, Span
+from streams.topics import TICKS
 
 BATCH = 2_000
 POLL_S = 0.2

@@ -17,10 +17,8 @@ from streams.core.hooks import HookRegistry
 from streams.core.plan_change.messages import ExecuteCommand, ExecutionResult
 from streams.kafka.chunks import Batch
 from streams.kafka.runtime import Runtime
+from streams.topics import COMMANDS, OUTCOMES
 from streams.tracing import traced
-
-COMMANDS = "plan-change.commands"
-OUTCOMES = "plan-change.outcomes"
 
 
 class Ports(Protocol):

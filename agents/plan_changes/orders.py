@@ -19,9 +19,7 @@ from streams.core.plan_change.messages import Request, ValidatedRequest
 from streams.core.rows import Kind, ObjectRow, object_key
 from streams.kafka.chunks import Batch, Record
 from streams.kafka.runtime import Runtime
-
-REQUESTS = "plan-change.requests"
-VALIDATED = "plan-change.validated"
+from streams.topics import REQUESTS, VALIDATED
 
 T = TypeVar("T")
 

@@ -29,12 +29,7 @@ from streams.kafka.runtime import Runtime
 from streams.ports import Clock
 from streams.settings import ClockMode
 from streams.sinks.billing import BillingStore, Fence, Released, Split
-
-OUTCOMES = "plan-change.outcomes"
-SETTLEMENTS = "plan-change.settlements"
-TICKS = "clock.ticks"
-ACKNOWLEDGEMENTS = "plan-change.acknowledgements"
-SERVICE_PLANS = "billing.service-plan"
+from streams.topics import ACKNOWLEDGEMENTS, OUTCOMES, SERVICE_PLANS, SETTLEMENTS, TICKS
 
 #: Second parts written in one transaction. More, and a crash repeats more; fewer, and each costs a commit.
 SLICE = 500

@@ -15,8 +15,7 @@ from streams.core.errors import Misconfigured
 from streams.core.objects import Membership, OptionTerm, ServicePlan
 from streams.kafka.outbox import Outbox
 from streams.sinks.billing import BillingStore
-
-SERVICE_PLANS = "billing.service-plan"
+from streams.topics import SERVICE_PLANS
 
 _PARTS: dict[str, type[Any]] = {"memberships": Membership, "options": OptionTerm}
 _NAMES: dict[type[Any], str] = {ServicePlan: "service plan", Membership: "membership", OptionTerm: "plan option"}

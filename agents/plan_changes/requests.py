@@ -7,6 +7,8 @@ import uuid
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from streams.topics import REPLIES, REQUESTS
+
 if TYPE_CHECKING:
     from streams.codec import Codec
     from streams.core.plan_change.messages import Reply, Request, RequestKind
@@ -15,9 +17,6 @@ if TYPE_CHECKING:
 FLUSH_S = 20.0
 #: Kafka answers questions about its topics within this, or says that it does not.
 ANSWER_S = 30.0
-
-_REQUESTS = "plan-change.requests"
-_REPLIES = "plan-change.replies"
 
 
 def new_request(
@@ -58,12 +57,12 @@ def exchange(settings: Settings, codec: Codec, request: Request, wait_s: float |
     from streams.kafka.partitioner import PARTITIONER
 
     config = answering(settings.kafka())
-    require_topics(admin_client(config), (_REQUESTS, _REPLIES))  # the client would wait for them, silently
+    require_topics(admin_client(config), (REQUESTS, REPLIES))  # the client would wait for them, silently
     replies = None if wait_s is None else _Replies(config, codec)
-    value, problems = codec.encode(_REQUESTS, request), list[str]()
+    value, problems = codec.encode(REQUESTS, request), list[str]()
     producer = Producer(config | {"partitioner": PARTITIONER, "acks": "all"})
     producer.produce(
-        _REQUESTS,
+        REQUESTS,
         key=request.account_id,
         value=value,
         on_delivery=lambda error, message: problems.append(error.str()) if error is not None else None,
@@ -84,9 +83,9 @@ class _Replies:
         self._codec = codec
         config = {**kafka, "group.id": f"curfew-replies-{uuid.uuid4()}", "enable.auto.commit": False}
         self._consumer = Consumer(config)
-        numbers = self._consumer.list_topics(_REPLIES, timeout=ANSWER_S).topics[_REPLIES].partitions
+        numbers = self._consumer.list_topics(REPLIES, timeout=ANSWER_S).topics[REPLIES].partitions
         ends = [
-            TopicPartition(_REPLIES, number, watermarks(self._consumer, TopicPartition(_REPLIES, number), ANSWER_S)[1])
+            TopicPartition(REPLIES, number, watermarks(self._consumer, TopicPartition(REPLIES, number), ANSWER_S)[1])
             for number in numbers
         ]
         self._consumer.assign(ends)

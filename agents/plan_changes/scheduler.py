@@ -32,16 +32,18 @@ from streams.core.plan_change.rows import trace_key
 from streams.kafka.chunks import Batch, Record
 from streams.kafka.runtime import Runtime
 from streams.kafka.store import Overlay
+from streams.topics import (
+    ACKNOWLEDGEMENTS,
+    COMMANDS,
+    FINDINGS,
+    OUTCOMES,
+    PLAN_CONTEXTS,
+    REPLIES,
+    SETTLEMENTS,
+    TICKS,
+    VALIDATED,
+)
 
-VALIDATED = "plan-change.validated"
-CONTEXTS = "plan-change.contexts"
-OUTCOMES = "plan-change.outcomes"
-ACKNOWLEDGEMENTS = "plan-change.acknowledgements"
-TICKS = "clock.ticks"
-REPLIES = "plan-change.replies"
-COMMANDS = "plan-change.commands"
-SETTLEMENTS = "plan-change.settlements"
-FINDINGS = "events.findings"
 # The kind under which the catalogue keeps the matrix.
 ELEMENT = "matrix_element"
 
@@ -78,7 +80,7 @@ def attach(runtime: Runtime, ports: Ports) -> None:
     """Register the scheduler with the plan-changes app's ``runtime``."""
     changes = PlanChanges(ports)
     runtime.agent("requests", topics=[VALIDATED], handler=changes.requests, open=changes.open)
-    runtime.agent("contexts", topics=[CONTEXTS], handler=changes.contexts)
+    runtime.agent("contexts", topics=[PLAN_CONTEXTS], handler=changes.contexts)
     runtime.agent("outcomes", topics=[OUTCOMES], handler=changes.outcomes)
     runtime.agent("acknowledgements", topics=[ACKNOWLEDGEMENTS], handler=changes.acknowledgements)
     runtime.agent("ticks", topics=[TICKS], handler=changes.ticks)

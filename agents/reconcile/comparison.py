@@ -28,6 +28,7 @@ from streams.core.plan_change.messages import Acknowledgement, ExecutionResult
 from streams.kafka.partitioner import partition_of
 from streams.kafka.scan import Scanner, Span, Spans
 from streams.sinks.billing import BillingStore, StoredOutcome
+from streams.topics import ACKNOWLEDGEMENTS, OUTCOMES, TICKS
 
 #: A deadline that passed less long ago is not called overdue: its close may still be on the way to the store. As long
 #: as the scheduler waits before it asks again.
@@ -58,9 +59,9 @@ class Drift(StrEnum):
 class Topics:
     """Where the evidence is."""
 
-    outcomes: str = "plan-change.outcomes"
-    acknowledgements: str = "plan-change.acknowledgements"
-    ticks: str = "clock.ticks"
+    outcomes: str = OUTCOMES
+    acknowledgements: str = ACKNOWLEDGEMENTS
+    ticks: str = TICKS
     dead_letters: str = letters.TOPIC
 
 

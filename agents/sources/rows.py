@@ -18,7 +18,6 @@ from streams.kafka.chunks import Batch, Record
 from streams.kafka.runtime import Runtime
 
 ROWS = "sources.rows"
-SHARED = "sources.shared"
 
 
 class Ports(Protocol):

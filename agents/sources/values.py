@@ -11,12 +11,13 @@ import structlog
 from confluent_kafka import Message
 
 from agents.events.limits import MAX_RECORD_BYTES
-from agents.sources.rows import ROWS, SHARED
+from agents.sources.rows import ROWS
 from streams.codec import Codec
 from streams.core.errors import Poison
 from streams.core.sources import DataSource, Format, SourceRow, Unusable, row_of
 from streams.kafka import dead_letters
 from streams.kafka.chunks import Output, Record
+from streams.topics import SHARED
 
 APP: Final = "sources"
 #: A value of Confluent's JSON Schema format begins with a zero byte and four bytes of schema id.

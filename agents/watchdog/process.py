@@ -20,7 +20,7 @@ import structlog
 
 from agents.watchdog.book import Book
 from agents.watchdog.notify import Notifier
-from agents.watchdog.reader import FINDINGS, Reader, SchedulerPulse, cluster_id
+from agents.watchdog.reader import Reader, SchedulerPulse, cluster_id
 from agents.watchdog.store import MOST, StoreCheck
 from agents.watchdog.words import Seen, message, watchdog_metrics
 from streams.codec import Codec, Registry
@@ -44,6 +44,7 @@ from streams.core.watch_rules import (
 from streams.kafka.health import Health
 from streams.kafka.outbox import Outbox
 from streams.settings import ClockMode, Settings
+from streams.topics import FINDINGS
 
 #: Seconds between two looks. A look asks Kafka a few dozen questions; a deadline is a matter of minutes.
 LOOK_EVERY_S: Final = 2.0

@@ -24,11 +24,8 @@ from streams.core.plan_change.messages import Acknowledgement, Reply
 from streams.core.plan_change.rows import CHANGE, unpack_change
 from streams.core.watch import Tracked, of_acknowledgement, of_change, of_finding, of_reply
 from streams.kafka.scan import Scanner, Span, Spans
+from streams.topics import ACKNOWLEDGEMENTS, FINDINGS, REPLIES, TICKS
 
-TICKS: Final = "clock.ticks"
-REPLIES: Final = "plan-change.replies"
-ACKNOWLEDGEMENTS: Final = "plan-change.acknowledgements"
-FINDINGS: Final = "events.findings"
 CHANGELOG: Final = "plan-changes-store-changelog"
 #: The group whose progress on the ticks says whether the scheduler lives; only asked for, never joined.
 SCHEDULER: Final = "plan-changes"

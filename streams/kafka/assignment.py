@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Mapping
 
 from streams.kafka.chunks import Chunk
-from streams.kafka.ticks import TICKS
+from streams.topics import TICKS
 
 #: Buffered records of one worker; over it the fullest partitions are paused, which costs them a refetch.
 BUFFER_BYTES = 64 << 20

@@ -34,7 +34,7 @@ from streams.kafka.failpoints import ENABLED, passing
 from streams.kafka.outbox import Delivery, Outbox
 from streams.kafka.recovery import Stopped
 from streams.kafka.store import Overlay, Store
-from streams.kafka.ticks import TICKS
+from streams.topics import TICKS
 from streams.tracing import OFF, SpanKind, Tracer, traced, traceparent
 
 #: Waiting times between tries of a chunk; the last one repeats until the world is well again or the partition goes.

@@ -29,6 +29,7 @@ from streams.kafka import changelog
 from streams.kafka.changelog import Rows
 from streams.kafka.ledger_runs import Run, RunAccount
 from streams.kafka.scan import Scanner, Span
+from streams.topics import REPLAYS, RESULTS
 
 UNIT_HEADER: Final = "curfew-unit-id"
 SUBSCRIPTION_HEADER: Final = "curfew-subscription-id"
@@ -42,10 +43,10 @@ class LedgerTopics:
     """Where the evidence is."""
 
     queue_prefix: str = "queue."
-    results: str = "delivery.results"
+    results: str = RESULTS
     dead_letters: str = "dead-letters.delivery"
     changelog: str = "delivery-store-changelog"
-    replays: str = "delivery.replays"
+    replays: str = REPLAYS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

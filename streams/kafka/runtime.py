@@ -39,9 +39,10 @@ from streams.kafka.outbox import Outbox
 from streams.kafka.pump import SESSION_TIMEOUT_MS, Pump
 from streams.kafka.stall import StallWatch
 from streams.kafka.stores import Stores
-from streams.kafka.ticks import TICKS, BusinessTime, TickReader
+from streams.kafka.ticks import BusinessTime, TickReader
 from streams.kafka.worker_metrics import worker_metrics
 from streams.settings import ClockMode, Settings
+from streams.topics import TICKS
 from streams.tracing import tracer
 
 #: Commits are spaced by this: each costs the broker a write. Idle groups commit at once, so that whoever reads the

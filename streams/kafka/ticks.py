@@ -14,8 +14,8 @@ from streams.core.clock import Tick, advance
 from streams.core.errors import Poison, Transient
 from streams.kafka.chunks import Record
 from streams.kafka.watermarks import watermarks
+from streams.topics import TICKS
 
-TICKS = "clock.ticks"
 #: So many ticks before the committed one are read at a start: two clocks may write in wall mode, so the last one need
 #: not be the highest, and the last record need not be a tick at all.
 LOOK_BACK = 100

@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from agents.due_report import DUE
 from agents.plan_changes import persistence
-from agents.plan_changes.persistence import ACKNOWLEDGEMENTS, OUTCOMES, SERVICE_PLANS, SETTLEMENTS, TICKS, Persister
+from agents.plan_changes.persistence import Persister
 from streams.codec import Codec, LocalIds, LocalSchemas
 from streams.core.clock import NextDue, Tick
 from streams.core.errors import Transient
@@ -19,6 +18,7 @@ from streams.core.objects import ServicePlanChange
 from streams.core.outcome import SealedOutcome
 from streams.core.plan_change.messages import Acknowledgement, ExecutionResult, ExecutionVerdict, Settlement
 from streams.sinks.billing import BillingStore, Fenced, SqlBillingStore
+from streams.topics import ACKNOWLEDGEMENTS, DUE, OUTCOMES, SERVICE_PLANS, SETTLEMENTS, TICKS
 from tests.billing.makers import (
     EVENING,
     LONG_AGO,

@@ -14,7 +14,6 @@ from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from sqlalchemy import Engine
 
-from agents.plan_changes.persistence import ACKNOWLEDGEMENTS, OUTCOMES, TICKS
 from agents.reconcile import comparison
 from agents.reconcile.comparison import Drift, Report, Topics
 from streams.codec import Codec, LocalIds, LocalSchemas
@@ -25,6 +24,7 @@ from streams.kafka.chunks import Record
 from streams.kafka.dead_letters import envelope
 from streams.kafka.partitioner import PARTITIONER
 from streams.sinks.billing import Released, Split, SqlBillingStore
+from streams.topics import ACKNOWLEDGEMENTS, OUTCOMES, TICKS
 from tests.billing.makers import (
     EVENING,
     LONG_AGO,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from streams import topics
 from streams.core.errors import Misconfigured
 from streams.kafka.manifest import MANIFEST, Manifest, managed
 
@@ -142,3 +143,10 @@ def test_every_topic_has_one_writer_and_says_what_it_is_about() -> None:
     manifest = Manifest.load(MANIFEST)
 
     assert [topic.name for topic in manifest.topics.values() if not topic.writer or not topic.about] == []
+
+
+def test_topics_that_modules_name_are_in_the_manifest() -> None:
+    named = {name for constant, name in vars(topics).items() if constant.isupper()}
+
+    assert named
+    assert named <= Manifest.load().topics.keys()

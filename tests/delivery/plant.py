@@ -13,7 +13,7 @@ from agents.calculations import declarations
 from agents.calculations.pool import CalculationPool
 from agents.delivery.dispatch import Dispatcher
 from agents.delivery.maker import Maker
-from agents.delivery.units import ATTEMPTS, REOPENS, REPLAYS, RESULTS, TICKS, Delivery
+from agents.delivery.units import ATTEMPTS, REOPENS, TICKS, Delivery
 from streams.codec import Codec, LocalIds, LocalSchemas
 from streams.core.delivery.messages import Attempt, Result, Verdict
 from streams.core.delivery.units import Done, Table
@@ -25,6 +25,7 @@ from streams.kafka.store import MemoryStore, Overlay
 from streams.sinks.email import EmailSender
 from streams.sinks.email_templates import Templates
 from streams.sinks.webhook import WebhookSender
+from streams.topics import REPLAYS, RESULTS
 from streams.tracing import OFF, Tracer
 
 START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)

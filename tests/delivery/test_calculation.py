@@ -15,7 +15,6 @@ import pytest
 
 from agents.calculations.declarations import load
 from agents.calculations.pool import START_S, Busy, CalculationPool, Failed
-from agents.delivery.maker import FINDINGS
 from streams.core import catalogue
 from streams.core.calculations import Calculation, Emitted, checked, findings
 from streams.core.delivery.hops import HOPS, MAX_HOPS, PATH
@@ -26,6 +25,7 @@ from streams.core.subscription_filter import exact_types
 from streams.core.subscription_rules import Known, problems
 from streams.core.subscriptions import Calculate, Subscription
 from streams.filters import CelLanguage
+from streams.topics import FINDINGS
 from tests.delivery.naughty import SEEN
 from tests.delivery.plant import Plant, event, subscription
 from tests.delivery.receiving import sender

@@ -8,11 +8,11 @@ import pytest
 from aiohttp import web
 
 from agents.delivery import dispatch
-from agents.delivery.units import RESULTS
 from streams.core.delivery import made
 from streams.core.delivery.messages import Result, Verdict
 from streams.core.errors import Transient
 from streams.core.subscriptions import Webhook
+from streams.topics import RESULTS
 from tests.delivery.plant import Plant, event, forward, subscription
 from tests.delivery.receiving import SECRET, SECRET_REF, answering, sender
 from tests.support.kafka_io import TIMEOUT_SECONDS

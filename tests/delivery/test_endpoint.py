@@ -13,7 +13,6 @@ import pytest
 from aiohttp import web
 
 from agents.delivery.endpoint_gate import Gate, Postponed
-from agents.delivery.maker import FINDINGS
 from streams.core.catalogue import CATALOGUE
 from streams.core.delivery import made
 from streams.core.delivery.endpoint import (
@@ -29,6 +28,7 @@ from streams.core.delivery.messages import Attempt, Result, Verdict
 from streams.core.events import Finding
 from streams.core.subscriptions import Subscription, Webhook
 from streams.kafka.lanes import Abandoned
+from streams.topics import FINDINGS
 from tests.delivery.plant import Plant, event, subscription
 from tests.delivery.receiving import SECRET, SECRET_REF, answering, sender
 from tests.support.kafka_io import TIMEOUT_SECONDS

@@ -8,7 +8,6 @@ from dataclasses import replace
 import pytest
 from confluent_kafka import Producer
 
-from agents.delivery.units import REPLAYS, RESULTS
 from streams.core.delivery.ledger import Evidence, balance
 from streams.core.delivery.messages import Replay, Result, Verdict
 from streams.core.events import Audience, Event
@@ -17,6 +16,7 @@ from streams.core.subscriptions import Ordering
 from streams.kafka import ledger
 from streams.kafka.chunks import Output
 from streams.kafka.ledger import LedgerTopics, Line
+from streams.topics import REPLAYS, RESULTS
 from tests.delivery.plant import PARTITION, Plant, event, forward, subscription
 from tests.delivery.test_replay import command, replay
 from tests.support.brokers import Brokers

@@ -7,7 +7,6 @@ import asyncio
 import pytest
 
 from agents.delivery.replays import from_letter
-from agents.delivery.units import REPLAYS
 from streams.core.delivery import hops
 from streams.core.delivery.messages import Header, Replay, Verdict
 from streams.core.delivery.units import State
@@ -15,6 +14,7 @@ from streams.core.events import Event
 from streams.core.ids import replayed_unit_id, unit_id
 from streams.core.subscriptions import Calculate, OnExhausted, Subscription
 from streams.kafka.chunks import Output
+from streams.topics import REPLAYS
 from tests.delivery.plant import PARTITION, Plant, event, forward, numbers, subscription
 from tests.delivery.receiving import sender
 from tests.delivery.test_redrive import command as reopening

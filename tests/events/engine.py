@@ -23,12 +23,12 @@ from streams.core.routing import Route
 from streams.kafka.chunks import Handler, Output, Record
 from streams.kafka.manifest import Manifest
 from streams.kafka.partitioner import partition_of
+from streams.topics import CONTRACTS, DUE, FINDINGS, REQUESTS, TICKS, USAGE_CONTEXTS
 from tests.events.works import QUEUES, Shelf
 from tests.support.batch import Lane
 
 SCHEMAS = LocalSchemas()
 EVENTS, USAGE = "events", "usage"
-TICKS, DUE = "clock.ticks", "clock.due"
 #: Longer than any play: what the usage worker forgets is not what these tests are about.
 RETENTION = timedelta(days=400)
 
@@ -95,7 +95,7 @@ class Engine:
     manifest = Manifest.load()
 
     def __init__(self, routes: Iterable[Route], catalogue: Shelf, chance: Chance) -> None:
-        self.partitions = self.manifest.topics[feeds.FINDINGS].partitions
+        self.partitions = self.manifest.topics[FINDINGS].partitions
         self._chance = chance
         for route in routes:
             catalogue.put("route", route.name, route)
@@ -103,16 +103,16 @@ class Engine:
         events, work = engine.Events(ports, virtual=True), usage.UsageWork(ports, virtual=True)
         self._handlers: dict[tuple[str, str], Handler] = {
             **{(EVENTS, topic): events.changes for topic in feeds.FEEDS},
-            (EVENTS, feeds.FINDINGS): events.findings,
-            (EVENTS, orders.REQUESTS): orders.Orders(ports).requests,
+            (EVENTS, FINDINGS): events.findings,
+            (EVENTS, REQUESTS): orders.Orders(ports).requests,
             (EVENTS, rows.ROWS): rows.SourceRows(ports).rows,
             (EVENTS, TICKS): events.timers.run,
             (USAGE, usage.USAGE): work.usage,
             (USAGE, usage.SHARES): work.shares,
             (USAGE, usage.SIM): work.sims,
             (USAGE, usage.BUCKET): work.buckets,
-            (USAGE, usage.CONTRACTS): work.contracts,
-            (USAGE, usage.CONTEXTS): work.contexts,
+            (USAGE, CONTRACTS): work.contracts,
+            (USAGE, USAGE_CONTEXTS): work.contexts,
             (USAGE, TICKS): work.ticks,
         }
         openers: dict[str, Callable[..., None]] = {EVENTS: events.timers.open, USAGE: work.open}

@@ -13,7 +13,7 @@ from confluent_kafka import Producer
 from typer.testing import CliRunner
 
 from agents.cli import events, routes
-from agents.configuration.changes import AUDIT, SOURCES
+from agents.configuration.changes import AUDIT
 from agents.configuration.records import read_records, read_rows
 from agents.configuration.routes import read_routes
 from agents.events.engine import totals
@@ -27,6 +27,7 @@ from streams.core.rows import CountRow, count_key
 from streams.kafka import admin as kafka_admin
 from streams.kafka.manifest import Manifest
 from streams.settings import Settings
+from streams.topics import ROUTES, SOURCES
 from tests.support.brokers import Brokers
 
 EXAMPLE = Path(__file__).parents[2] / "docs/examples/routes.toml"
@@ -160,9 +161,9 @@ def cluster(kafka: Brokers, monkeypatch: pytest.MonkeyPatch) -> Settings:
     settings, manifest = Settings(), Manifest.load()
     admin = kafka_admin.admin_client(settings.kafka())
     existing = kafka_admin.partition_counts(admin)
-    names = [routes.TOPIC, AUDIT, SOURCES, *(f"queue.{queue}" for queue in manifest.queues)]
+    names = [ROUTES, AUDIT, SOURCES, *(f"queue.{queue}" for queue in manifest.queues)]
     kafka_admin.create_topics(admin, [manifest.topic(name) for name in names if name not in existing])
-    subjects = {f"{name}-value": manifest.topics[name].value or "" for name in (routes.TOPIC, AUDIT)}
+    subjects = {f"{name}-value": manifest.topics[name].value or "" for name in (ROUTES, AUDIT)}
     register_all(Registry(settings.schema_registry_url), subjects)
     return settings
 
@@ -172,7 +173,7 @@ def test_routes_are_saved_compared_and_pruned_on_a_real_kafka(cluster: Settings,
     """New, unchanged, changed, deleted: what the command says is what the topic has."""
 
     def saved() -> dict[str, Route]:
-        return read_records(cluster, Codec(Registry(cluster.schema_registry_url)), routes.TOPIC, Route)
+        return read_records(cluster, Codec(Registry(cluster.schema_registry_url)), ROUTES, Route)
 
     run(routes.app, "apply", str(EXAMPLE), "--prune")
     before = saved()

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from agents.events.contexts import CONTEXTS
 from streams.core.plan_change.messages import Context
+from streams.topics import PLAN_CONTEXTS
 from tests.core.billing import ACCOUNT, SERVICE, created, deleted, updated
 from tests.events.works import Works, topic_of
 
@@ -17,7 +17,7 @@ def heard(works: Works, *changes: Any) -> list[tuple[int, str, Context]]:
     before = len(works.outputs)
     for change in changes:
         works.feed(topic_of(change), [change])
-    sent = [out for out in works.outputs[before:] if out.topic == CONTEXTS]
+    sent = [out for out in works.outputs[before:] if out.topic == PLAN_CONTEXTS]
     return [(out.partition, str(out.key), works.codec.decode(out.value, Context)) for out in sent]
 
 

@@ -17,6 +17,7 @@ from streams.core.errors import Misconfigured
 from streams.kafka import admin as kafka_admin
 from streams.kafka.manifest import Manifest
 from streams.settings import Settings
+from streams.topics import EVENT_RULES
 from tests.support.brokers import Brokers
 
 EXAMPLE = Path(__file__).parents[2] / "docs/examples/event-rules.toml"
@@ -99,10 +100,10 @@ def test_rules_are_saved_compared_shown_and_pruned_on_a_real_kafka(
     settings = Settings()
     admin = kafka_admin.admin_client(settings.kafka())
     there = kafka_admin.partition_counts(admin)
-    topics = (event_rules.TOPIC, "config.audit")
+    topics = (EVENT_RULES, "config.audit")
     kafka_admin.create_topics(admin, [Manifest.load().topic(topic) for topic in topics if topic not in there])
     subjects = {
-        f"{event_rules.TOPIC}-value": "curfew.config.EventRule",
+        f"{EVENT_RULES}-value": "curfew.config.EventRule",
         "config.audit-value": "curfew.config.AuditEntry",
     }
     register_all(Registry(settings.schema_registry_url), subjects)

@@ -11,7 +11,6 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents.plan_changes.orders import REQUESTS
 from agents.sources.rows import ROWS
 from streams.core.catalogue import CATALOGUE
 from streams.core.delivery.endpoint import Health, Notice
@@ -19,6 +18,7 @@ from streams.core.operations import disabled, failing
 from streams.core.routing import Route, RouteAudience
 from streams.core.sources import DataSource, SourceRow
 from streams.core.usage.objects import Sim
+from streams.topics import REQUESTS
 from tests.core.billing import created
 from tests.events.engine import Chance, Engine, InOrder, Input
 from tests.events.scenarios import table

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from agents.events.engine import Events, totals
-from agents.events.feeds import FEEDS, FINDINGS, TICKS
+from agents.events.feeds import FEEDS
 from agents.sources.rows import ROWS, SourceRows
 from streams.codec import Codec, LocalIds, LocalSchemas
 from streams.core.clock import NextDue
@@ -17,6 +17,7 @@ from streams.core.routing import Route, RouteAudience
 from streams.core.sources import SourceRow
 from streams.kafka.chunks import Batch, Handler, Output, Record
 from streams.kafka.store import MemoryStore, Overlay
+from streams.topics import FINDINGS, TICKS
 
 QUEUES = ("customer-events", "billing-events", "operations")
 ALL_EVENTS = Route(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from streams.kafka import assignment
 from streams.kafka.assignment import NOTHING, Assignment, Progress
 from streams.kafka.chunks import Chunk, Record
-from streams.kafka.ticks import TICKS
+from streams.topics import TICKS
 
 
 def a_chunk(offset: int, *, topic: str = "t", size: int = 0) -> Chunk:

@@ -11,7 +11,7 @@ from streams.kafka.chunks import CHUNK_RECORDS, Batch, Chunk, Handler, Record
 from streams.kafka.lanes import Lane, Works
 from streams.kafka.outbox import Delivery, DeliveryFailed, Outbox
 from streams.kafka.store import MemoryStore, Store
-from streams.kafka.ticks import TICKS
+from streams.topics import TICKS
 
 
 class Stores:

@@ -6,19 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from agents.timers import TICKS
-from agents.usage import (
-    BUCKET,
-    BUCKETS_OUT,
-    CONTEXTS,
-    CONTRACTS,
-    FINDINGS,
-    SHARES,
-    SIM,
-    SIMS_OUT,
-    USAGE,
-    UsageWork,
-)
+from agents.usage import BUCKET, BUCKETS_OUT, SHARES, SIM, SIMS_OUT, USAGE, UsageWork
 from streams.codec import Codec, LocalIds, LocalSchemas
 from streams.core.event_rules import EventRule
 from streams.core.events import Finding
@@ -31,6 +19,7 @@ from streams.core.usage.objects import (
     UsageShare,
 )
 from streams.kafka.chunks import Output, Record
+from streams.topics import CONTRACTS, FINDINGS, TICKS, USAGE_CONTEXTS
 from tests.events.works import Shelf
 from tests.support.batch import Lane, Outputs
 from tests.usage.makers import RETENTION
@@ -41,7 +30,7 @@ TOPICS: dict[type[Any], str] = {
     SimChange: SIM,
     BucketChange: BUCKET,
     ContractChange: CONTRACTS,
-    UsageContext: CONTEXTS,
+    UsageContext: USAGE_CONTEXTS,
 }
 
 
@@ -82,7 +71,7 @@ class Works:
         """A chunk (again); see :meth:`tests.support.batch.Lane.replay` for crashes."""
         handler = {
             USAGE: self.work.usage, SHARES: self.work.shares, SIM: self.work.sims, BUCKET: self.work.buckets,
-            CONTRACTS: self.work.contracts, CONTEXTS: self.work.contexts, TICKS: self.work.ticks,
+            CONTRACTS: self.work.contracts, USAGE_CONTEXTS: self.work.contexts, TICKS: self.work.ticks,
         }[records[0].topic]  # fmt: skip
         found = self.decoded(self.lane.replay(handler, records, **crash))
         shares = [one for one in found if isinstance(one, UsageShare)]

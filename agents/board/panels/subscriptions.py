@@ -21,13 +21,12 @@ from streams.core.errors import Poison
 from streams.core.subscriptions import Subscription
 from streams.kafka.scan import Scanner, Span
 from streams.settings import Settings
+from streams.topics import RESULTS, SUBSCRIPTIONS
 
 NAME: Final = "subscriptions"
 TITLE: Final = "Subscriptions"
 EVERY_S: Final = 5.0
-CONFIG: Final = "config.subscriptions"
 ROWS: Final = "delivery-store-changelog"
-RESULTS: Final = "delivery.results"
 #: Success is counted over so long; results older than that are not read again.
 LATELY: Final = timedelta(hours=1)
 _KINDS: Final = {units.UNIT: Unit, units.ENDPOINT: Disabled, units.LANE: Parked}
@@ -76,7 +75,7 @@ class SubscriptionSource:
     def read(self) -> Mapping[str, Mapping[str, Any]]:
         now = datetime.now(UTC)
         with Scanner(self._kafka) as scanner:
-            for message in self._new(scanner, CONFIG):
+            for message in self._new(scanner, SUBSCRIPTIONS):
                 self._configure(message.key(), message.value())
             for message in self._new(scanner, ROWS):
                 self._row(message.partition() or 0, message.key(), message.value())

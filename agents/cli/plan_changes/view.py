@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING
 
 from agents.cli.plan_changes import rows
 from agents.cli.plan_changes.options import now as machine_time
+from streams.topics import MATRIX_ELEMENTS
 
 if TYPE_CHECKING:
     from streams.codec import Codec
     from streams.core.plan_change.eligibility import Known
     from streams.core.plan_change.matrix import MatrixElement
     from streams.settings import Settings
-
-MATRIX = "catalog.matrix-element"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +31,7 @@ class View:
         from agents.configuration.records import read_records
         from streams.core.plan_change.matrix import MatrixElement
 
-        return read_records(self.settings, self.codec, MATRIX, MatrixElement)
+        return read_records(self.settings, self.codec, MATRIX_ELEMENTS, MatrixElement)
 
     def known(self, service_id: str, account_id: str) -> Known:
         """The rows of the account's partition."""

@@ -13,7 +13,7 @@ from confluent_kafka import Producer
 
 from agents.clock import ClockFace, VirtualClock, barrier_reads, due_reports
 from agents.configuration.records import read_rows, write_records
-from agents.events.feeds import CHANGELOG, FEEDS, FINDINGS
+from agents.events.feeds import CHANGELOG, FEEDS
 from agents.supervisor import Supervisor
 from streams.codec import Codec, Registry
 from streams.codec.registration import register_all
@@ -27,6 +27,7 @@ from streams.kafka.partitioner import PARTITIONER
 from streams.kafka.quiescence import Quiescence
 from streams.kafka.scan import Scanner
 from streams.settings import ClockMode, Settings
+from streams.topics import FINDINGS
 from tests.core.billing import created
 from tests.support.brokers import Address
 from tests.support.kafka_io import wait_until
