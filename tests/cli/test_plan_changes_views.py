@@ -122,7 +122,7 @@ def workers(
         create_topic(kafka.bootstrap_servers, topic, partitions=PARTITIONS)
     monkeypatch.setattr(rows, "CHANGES", found.changes)
     monkeypatch.setattr(rows, "OBJECTS", found.objects)
-    monkeypatch.setattr(view, "MATRIX", found.matrix)
+    monkeypatch.setattr(view, "MATRIX_ELEMENTS", found.matrix)
     monkeypatch.setattr(business_time, "TICKS", found.ticks)
     monkeypatch.setattr(change_feed, "TICKS", found.ticks)
     monkeypatch.setenv("CURFEW_HOOKS", json.dumps([f"{__name__}:HOOKS"]))
