@@ -7,26 +7,28 @@ rows are made durable, then the offsets are committed.
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
-from agents.sources.values import Reader
+from agents.sources.values import APP, Reader
 from streams.codec import Codec
-from streams.core.errors import CurfewError, Transient
+from streams.core.errors import EXIT_FATAL, CurfewError, Transient
 from streams.core.sources import DataSource
 from streams.kafka.chunks import Output
 from streams.kafka.failpoints import passing
 from streams.kafka.partitioner import PARTITIONER
 from streams.kafka.pump import FATAL, HEARTBEAT_INTERVAL_MS, SESSION_TIMEOUT_MS
+from streams.kafka.stall import StallWatch
 from streams.settings import Settings
 
 #: Records that are made durable together; as many come again after a kill.
@@ -51,9 +53,11 @@ log = structlog.get_logger(__name__)
 
 
 class Writer:
-    """The worker's producer, for the threads of all feeds."""
+    """The worker's producer, for the threads of all feeds. It ends the process where nobody may write any more."""
 
     def __init__(self, settings: Settings, instance: str) -> None:
+        self._instance = instance
+        self._stall = StallWatch(limit_s=SESSION_TIMEOUT_MS / 1000 / 2)
         self._producer = Producer(
             settings.kafka(
                 **{
@@ -64,13 +68,15 @@ class Writer:
                     "partitioner": PARTITIONER,
                     "allow.auto.create.topics": False,
                     "delivery.timeout.ms": int(DELIVERY_S * 1000),
-                    "error_cb": lambda error: None,
+                    "error_cb": self._on_error,
                 }
             )
         )
 
     def __call__(self, outputs: Iterable[Output]) -> None:
         """Returns when all are durable; raises when all are answered, so that nothing is on its way any more."""
+        if self._stall.stalled:  # these rows may be older than what the next owner of the partition has written
+            self._die(f"this process was stopped for {self._stall.longest_s:.0f} s, longer than half a session")
         reports: list[KafkaError | None] = []  # appended to by whichever thread polls
         sent = 0
         refused: str | None = None
@@ -85,6 +91,16 @@ class Writer:
         failures = [error.str() for error in reports if error is not None]
         if refused is not None or failures:
             raise Transient(f"Kafka does not take the rows: {refused or failures[0]}")
+
+    def _on_error(self, error: KafkaError) -> None:
+        if error.fatal() or error.code() == KafkaError._FATAL:  # see pump.FATAL
+            self._die(f"the producer cannot go on: {error.str()}")
+
+    def _die(self, why: str) -> NoReturn:
+        """Leave at once: a restart begins where the last commit ended."""
+        log.error("worker.died", app=APP, instance=self._instance, error=why)
+        sys.stderr.flush()
+        os._exit(EXIT_FATAL)
 
     def _send(self, topic: str, key: Any, value: bytes | None, headers: Any, on_delivery: Any) -> str | None:
         """Why the client refuses it, or None."""
@@ -208,11 +224,11 @@ class Feed:
             self._well()
 
     def _commit(self, consumer: Consumer, messages: list[Message]) -> None:
-        """Say that these are done; a refused commit only means that they come again."""
+        """Say that these are done. When that is refused the feed begins again, and they come again: without it the
+        group would stand in front of them until the next record."""
         last = {(one.topic() or "", one.partition() or 0): one.offset() or 0 for one in messages}
         offsets = [TopicPartition(*partition, offset + 1) for partition, offset in last.items()]
-        with suppress(KafkaException):
-            consumer.commit(offsets=offsets, asynchronous=False)
+        consumer.commit(offsets=offsets, asynchronous=False)
         passing("commit.after")
 
     def _put_aside(self, reason: str) -> None:

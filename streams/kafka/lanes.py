@@ -387,10 +387,15 @@ class Lane:
         passing("changelog.durable")
 
     async def _save_position(self) -> None:
-        loop = asyncio.get_running_loop()
-        end = await loop.run_in_executor(self._works.threads, self._works.stores.end, self._partition)
-        assert self._store is not None
+        """Only saves reading of the changelog at the next start; so a broker that is away is no reason to wait."""
         self._rows_since_position = 0
+        loop = asyncio.get_running_loop()
+        try:
+            end = await loop.run_in_executor(self._works.threads, self._works.stores.end, self._partition)
+        except Transient as error:
+            log.info("store.position_not_saved", partition=self._partition, error=str(error))
+            return
+        assert self._store is not None
         # Rows of another owner, or of a write that did not get to its end, may stand before ``end``: to claim it would
         # skip them for ever. The old position stays true; it only costs reading more.
         if end == self._applied:

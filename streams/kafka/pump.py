@@ -260,7 +260,8 @@ class Pump:
     def _fenced(self, error: KafkaError) -> Fatal:
         return Fatal(
             f"another worker has joined as {self._member}, so this one has lost its partitions: give each worker of an "
-            f"app its own --instance ({error.str()})"
+            "app its own --instance. If there is no other one, the broker was away for as long as a session, and a "
+            f"restart goes on ({error.str()})"
         )
 
     def _on_message_error(self, error: KafkaError) -> None:

@@ -82,7 +82,9 @@ class Changelog:
                     rows.append((message.key(), message.value()))
                     position = message.offset() + 1
                 elif error.code() == KafkaError._PARTITION_EOF:
-                    position = max(position, end)  # what compaction or transactions left behind the last record
+                    # What compaction or transactions left behind the last record. Not ``end``: a leader that has just
+                    # taken over may not show all of it yet, and rows that are skipped are missed for ever.
+                    position = max(position, message.offset())
                 else:
                     raise Transient(f"cannot read {origin.topic}[{origin.partition}]: {error.str()}")
             store.write(rows, position)

@@ -102,10 +102,6 @@ class Site:
         producer = Producer({"bootstrap.servers": self.servers, "enable.idempotence": True})
         failures: list[str] = []
 
-        def told(error: object, _message: object) -> None:
-            if error is not None:
-                failures.append(str(error))
-
         for key, value in records:
             producer.produce(
                 topic, key=key, value=value, on_delivery=lambda e, _: failures.append(str(e)) if e else None

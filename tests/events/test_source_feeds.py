@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from confluent_kafka import Consumer, KafkaError, KafkaException
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AclBinding,
     AclBindingFilter,
@@ -15,6 +17,9 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     ResourceType,
 )
 
+from agents.sources import feed
+from agents.sources.feeds import feed_of
+from streams.kafka.chunks import Output
 from tests.events.source_site import AVRO, PATIENCE_S, Site, json_source, provided
 from tests.support.kafka_io import create_topic, wait_until
 
@@ -88,3 +93,31 @@ def test_sources_that_cannot_be_read_wait_alone_and_go_on_by_themselves(site: Si
     [child] = site.supervisor.children
     assert child.process is not None
     assert child.process.poll() is None
+
+
+def test_a_commit_that_is_refused_is_made_good_without_another_record(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by a coordinator that is still loading: the group would stand in front of what was written for ever."""
+    refusals = [KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.NOT_COORDINATOR]
+
+    class Refused(Consumer):
+        def commit(self, *args: Any, **options: Any) -> Any:
+            if refusals:
+                raise KafkaException(KafkaError(refusals.pop()))
+            return super().commit(*args, **options)
+
+    monkeypatch.setattr(feed, "Consumer", Refused)
+    source, written = json_source("good"), list[Output]()
+    create_topic(site.servers, "crm.good")
+    site.send("crm.good", ("A1", b'{"tier": "gold"}'), ("A2", b'{"tier": "tin"}'))
+    made = feed.Feed(site.settings, site.codec, source, feed_of(source), "1", written.extend)
+
+    made.start()
+    try:
+        wait_until(lambda: not refusals and len(written) == 6, "both are written again", PATIENCE_S)
+        wait_until(lambda: site.unread(source) == 0, "both are committed", PATIENCE_S)
+    finally:
+        made.stop()
+
+    assert [output.key for output in written] == ["A1", "A2"] * 3

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +15,10 @@ from agents import supervisor
 from agents.sources.feed import BATCH
 from agents.sources.finder import kept
 from agents.sources.rows import ROWS
+from streams.core.errors import EXIT_FATAL
 from streams.core.rows import source_key
 from streams.core.sources import SourceRow
+from streams.kafka.pump import SESSION_TIMEOUT_MS
 from tests.events.source_site import AVRO, PATIENCE_S, Site, json_source, provided
 from tests.events.works import Works
 from tests.support.kafka_io import create_topic, wait_until
@@ -86,3 +90,33 @@ def test_a_worker_that_is_killed_again_and_again_loses_no_row_and_shows_the_last
     heads = [dict(one.headers()) for one in site.read("dead-letters.sources")]
     letters = {tuple(head[f"__connect.errors.{part}"] for part in ("topic", "partition", "offset")) for head in heads}
     assert len(letters) == 2 * (RECORDS - len(good))
+
+
+def test_a_worker_that_was_stopped_for_too_long_writes_nothing_and_begins_again(site: Site) -> None:
+    """Another may have its partitions by now and have written newer rows, behind which its own would come."""
+    source = json_source("good")
+    create_topic(site.servers, "crm.good")
+    site.declare(source)
+    site.send("crm.good", ("A1", b'{"tier": "old"}'))
+    site.start()
+    wait_until(lambda: site.values("good") == {"A1": "old"}, "the first is read", PATIENCE_S)
+    [child] = site.supervisor.children
+    assert child.process is not None
+    stopped = child.process
+
+    stopped.send_signal(signal.SIGSTOP)
+    time.sleep(SESSION_TIMEOUT_MS / 1000 * 0.6)
+    site.send("crm.good", ("A1", b'{"tier": "new"}'))
+    stopped.send_signal(signal.SIGCONT)
+
+    assert stopped.wait(PATIENCE_S) == EXIT_FATAL
+    assert [row.fields for row in site.rows("good")] == [{"tier": "old"}]
+    log = (site.supervisor.log_dir / "sources.log").read_text()
+    assert "longer than half a session" in log
+
+    def read() -> bool:
+        site.supervisor.check()
+        return site.unread(source) == 0
+
+    wait_until(read, "the next one reads it", PATIENCE_S)
+    assert site.values("good") == {"A1": "new"}
