@@ -30,6 +30,7 @@ from streams.core.objects import (
 from streams.core.rows import Kind, ObjectRow
 from streams.core.usage.objects import Bucket, BucketChange, Contract, ContractChange, Sim, SimChange
 from streams.kafka.chunks import Record
+from streams.topics import SERVICE_PLANS
 
 CHANGELOG = "events-store-changelog"
 
@@ -43,7 +44,7 @@ FEEDS: Mapping[str, tuple[Kind, type[Any], type[Any]]] = {
     "billing.credit": (Kind.CREDIT, CreditChange, Credit),
     "billing.payment": (Kind.PAYMENT, PaymentChange, Payment),
     "billing.bill-run": (Kind.BILL_RUN, BillRunChange, BillRun),
-    "billing.service-plan": (Kind.SERVICE_PLAN, ServicePlanChange, ServicePlan),
+    SERVICE_PLANS: (Kind.SERVICE_PLAN, ServicePlanChange, ServicePlan),
     "billing.contract": (Kind.CONTRACT, ContractChange, Contract),
     # Kept by service and by bucket in the usage worker, which sends their changes on to the account.
     "usage.sims": (Kind.SIM, SimChange, Sim),

@@ -68,7 +68,7 @@ class Writer:
                     "partitioner": PARTITIONER,
                     "allow.auto.create.topics": False,
                     "delivery.timeout.ms": int(DELIVERY_S * 1000),
-                    "error_cb": self._on_error,
+                    "error_cb": lambda error: None,
                 }
             )
         )
@@ -87,12 +87,19 @@ class Writer:
             sent += 1
         passing("outputs.produced")
         while len(reports) < sent:  # at the latest after DELIVERY_S
-            self._producer.poll(0.1)
+            self._poll()
         failures = [error.str() for error in reports if error is not None]
         if refused is not None or failures:
             raise Transient(f"Kafka does not take the rows: {refused or failures[0]}")
 
-    def _on_error(self, error: KafkaError) -> None:
+    def _poll(self) -> None:
+        try:
+            self._producer.poll(0.1)
+        except KafkaException as error:
+            self._check(error.args[0])
+
+    def _check(self, error: KafkaError) -> None:
+        """A fatal error comes out of one poll and out of no callback; afterwards everything else is refused with it."""
         if error.fatal() or error.code() == KafkaError._FATAL:  # see pump.FATAL
             self._die(f"the producer cannot go on: {error.str()}")
 
@@ -109,8 +116,9 @@ class Writer:
                 self._producer.produce(topic, key=key, value=value, headers=headers, on_delivery=on_delivery)
                 return None
             except BufferError:
-                self._producer.poll(0.1)
+                self._poll()
             except KafkaException as error:
+                self._check(error.args[0])
                 return f"{topic}: {error.args[0].str()}"
 
 
@@ -224,8 +232,8 @@ class Feed:
             self._well()
 
     def _commit(self, consumer: Consumer, messages: list[Message]) -> None:
-        """Say that these are done. When that is refused the feed begins again, and they come again: without it the
-        group would stand in front of them until the next record."""
+        """Say that these are done. When that is refused the feed begins again, and they come again, their dead letters
+        too: without it the group would stand in front of them until the next record."""
         last = {(one.topic() or "", one.partition() or 0): one.offset() or 0 for one in messages}
         offsets = [TopicPartition(*partition, offset + 1) for partition, offset in last.items()]
         consumer.commit(offsets=offsets, asynchronous=False)

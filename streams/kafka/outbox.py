@@ -19,7 +19,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from streams.core.errors import CurfewError, Fatal, Transient
 
-#: Librdkafka retries a record for this long. It has to be shorter than a group session (see driver.SESSION_TIMEOUT_MS):
+#: Librdkafka retries a record for this long. It has to be shorter than a group session (see pump.SESSION_TIMEOUT_MS):
 #: a record that is delivered after the partition went to another worker would beat the new owner's in compaction.
 DELIVERY_TIMEOUT_MS = 10_000
 #: One chunk's outputs have to fit, or produce() answers BufferError in the middle of it and waits.
@@ -125,7 +125,10 @@ class Outbox:
 
     def _poll(self) -> None:
         try:
-            self._producer.poll(0)
+            try:
+                self._producer.poll(0)
+            except KafkaException as error:  # a fatal one comes out of one poll, and out of no callback
+                self._on_error(error.args[0])
             if self._fatal is not None:
                 for delivery in self._awaited:
                     delivery.end(_cannot_go_on(self._fatal))

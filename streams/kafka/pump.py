@@ -187,6 +187,7 @@ class Pump:
             self._subscribe()
             while not self._stopping.is_set():
                 self._poll()
+            self._await_commit()
             # librdkafka's close can wait for ever for a coordinator that is away. Nothing is lost without it: the
             # member is a static one, which does not leave its group, and what was not committed is repeated.
             if self._hand_over({*self._assigned}):
@@ -225,6 +226,13 @@ class Pump:
         if self._ends:
             ends, self._ends = self._ends, {}
             self._loop.call_soon_threadsafe(self._callbacks.on_ends, ends, self.generation)
+
+    def _await_commit(self) -> None:
+        """What is fetched meanwhile is not done, so it is fetched again. At a rebalance there is no such wait: what is
+        set back there is repeated by the next owner, here nobody might come for long."""
+        until = time.monotonic() + COMMIT_TIMEOUT_S
+        while self._committing and time.monotonic() < until:
+            self._consumer.poll(BUSY_POLL_S)
 
     def _chunks(self, messages: list[Any]) -> list[Chunk]:
         by_partition: dict[Partition, list[Record]] = {}

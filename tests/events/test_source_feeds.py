@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,8 +21,11 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 
 from agents.sources import feed
 from agents.sources.feeds import feed_of
+from streams.core.errors import EXIT_FATAL
 from streams.kafka.chunks import Output
+from streams.settings import Settings
 from tests.events.source_site import AVRO, PATIENCE_S, Site, json_source, provided
+from tests.support.fatal import fail_for_good
 from tests.support.kafka_io import create_topic, wait_until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
@@ -121,3 +126,23 @@ def test_a_commit_that_is_refused_is_made_good_without_another_record(
         made.stop()
 
     assert [output.key for output in written] == ["A1", "A2"] * 3
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.5], ids=["before it writes", "while it waits"])
+def test_a_producer_that_cannot_go_on_ends_the_worker(after_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No feed could write any more, and the worker would look alive: started again it has a producer that can."""
+
+    def ended(code: int) -> None:
+        raise SystemExit(code)
+
+    monkeypatch.setattr(os, "_exit", ended)
+    writer = feed.Writer(Settings(bootstrap_servers="127.0.0.1:1"), "1")
+    fatal = threading.Timer(after_s, fail_for_good, [writer._producer])
+    fatal.start()
+    if not after_s:
+        fatal.join()
+
+    with pytest.raises(SystemExit) as found:
+        writer([Output("sources.rows", "A1", b"row", None, -1)])
+
+    assert found.value.code == EXIT_FATAL

@@ -20,11 +20,11 @@ from agents.embedded import DEFAULT_KAFKA_VERSION
 from agents.worker import WORKERS
 from streams.core.events import Finding
 from streams.kafka.scan import Scanner
+from streams.topics import FINDINGS
 from tests.billing import postgres
 
 pytestmark = [pytest.mark.faults, pytest.mark.kafka, pytest.mark.timeout(3600)]
 
-FINDINGS = "events.findings"
 #: Of each worker; there are eight.
 KILLS_EACH = 3
 KILLS = KILLS_EACH * len(WORKERS)

@@ -7,6 +7,10 @@ from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
+import pytest
+
+from streams.core.errors import Transient
+from streams.kafka import lanes
 from streams.kafka.chunks import CHUNK_RECORDS, Batch, Chunk, Handler, Record
 from streams.kafka.lanes import Lane, Works
 from streams.kafka.outbox import Delivery, DeliveryFailed, Outbox
@@ -50,7 +54,7 @@ class Refusing:
 
 
 async def handled(
-    *waiting: Chunk, handler: Handler | None = None, outbox: Refusing | None = None
+    *waiting: Chunk, handler: Handler | None = None, outbox: Refusing | None = None, stores: Stores | None = None
 ) -> tuple[list[tuple[str, list[int]]], list[Chunk]]:
     """What a lane gives to its handler, (topic, offsets) of each batch, and the chunks in the order they were done; all
     of ``waiting`` are there before it begins."""
@@ -71,7 +75,7 @@ async def handled(
 
     with ThreadPoolExecutor(1) as threads:
         works = Works(
-            app="test", outbox=cast("Outbox", outbox), stores=Stores(), openers=[], threads=threads,
+            app="test", outbox=cast("Outbox", outbox), stores=stores or Stores(), openers=[], threads=threads,
             opening=lambda _: None, now=lambda _: None, guard=lambda _: None, on_done=on_done, advance=lambda _: None,
             caught_up=lambda _: True, on_fatal=on_fatal, changelog_topic="rows",
         )  # fmt: skip
@@ -140,3 +144,29 @@ def test_side_by_side_outputs_and_rows_take_one_round_trip_and_what_failed_ends_
 
     assert steps == ["begun", "ended"] * 2
     assert outbox.sent == ["out", "rows", "awaited"] * 2
+
+
+def test_a_broker_that_is_away_when_a_lane_notes_its_position_ends_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The position only saves reading the changelog again."""
+    monkeypatch.setattr(lanes, "POSITION_EVERY_ROWS", 1)
+
+    class Away(Stores):
+        asked = 0
+
+        def end(self, partition: int) -> int:
+            self.asked += 1
+            raise Transient("the broker is away")
+
+    async def handle(batch: Batch) -> None:
+        batch.rows.put(b"row", b"v")
+
+    stores, waiting = Away(), [chunk(topic, 0, 1) for topic in "abc"]
+    outbox = Refusing()
+    outbox.waits = 1  # it delivers
+
+    _, done = asyncio.run(handled(*waiting, handler=handle, outbox=outbox, stores=stores))
+
+    assert sorted(one.topic for one in done) == ["a", "b", "c"]
+    assert stores.asked > 0

@@ -13,6 +13,7 @@ from streams.core.errors import Fatal
 from streams.kafka import outbox as outbox_module
 from streams.kafka.outbox import Delivery, DeliveryFailed, Outbox
 from tests.support.brokers import Brokers
+from tests.support.fatal import fail_for_good
 from tests.support.kafka_io import create_topic, read_partition
 
 pytestmark = pytest.mark.kafka
@@ -131,7 +132,7 @@ def test_a_producer_that_cannot_go_on_ends_every_wait(kafka: Brokers, unique: Ca
         outbox.emit(unique("nowhere"), "k", b"1", None, -1, delivery)
         waiting = asyncio.ensure_future(outbox.delivered(delivery))
         await asyncio.sleep(0)
-        outbox._on_error(KafkaError(KafkaError._FATAL, "fenced", fatal=True))
+        fail_for_good(outbox._producer)
         with pytest.raises(Fatal, match="cannot go on"):
             await waiting
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import shutil
+from typing import Any
 
 import msgspec
 import pytest
+from confluent_kafka import Consumer, KafkaError
 
-from streams.kafka.store import Origin, RocksStore
+from streams.kafka import recovery
+from streams.kafka.store import MemoryStore, Origin, RocksStore
 from tests.faults.flow import Flow, fold, producer, read, store_rows
 from tests.support.apps import Row
+from tests.support.brokers import Brokers
+from tests.support.kafka_io import TIMEOUT_SECONDS, create_topic
 
 pytestmark = pytest.mark.kafka
 
@@ -119,3 +124,48 @@ def test_a_store_claims_no_row_of_the_changelog_that_it_does_not_have(flow: Flow
     rows = store_rows(flow.store_directory() / "0")
     assert rows == fold(change for change in read(flow.servers, flow.changelog) if change.partition() == 0)
     assert rows[b"of-another-owner"] == msgspec.json.encode(Row(7))
+
+
+def test_an_end_in_front_of_the_one_that_was_asked_for_skips_no_row(
+    kafka: Brokers, topic_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A leader that has just taken over shows less of the log than the one before, and says that it ends there."""
+
+    class End:
+        def __init__(self, offset: int) -> None:
+            self._offset = offset
+
+        def error(self) -> KafkaError:
+            return KafkaError(KafkaError._PARTITION_EOF)
+
+        def offset(self) -> int:
+            return self._offset
+
+    class Behind(Consumer):
+        held: list[Any] | None = None
+
+        def consume(self, *args: Any, **options: Any) -> list[Any]:
+            if self.held:
+                held, self.held = self.held, []
+                return held
+            found: list[Any] = list(super().consume(*args, **options))
+            if self.held is None and len(found) > 1:
+                self.held = found[1:]
+                return [found[0], End(found[1].offset())]
+            return found
+
+    monkeypatch.setattr(recovery, "Consumer", Behind)
+    create_topic(kafka.bootstrap_servers, topic_prefix)
+    sender = producer(kafka.bootstrap_servers)
+    for key in ("a", "b", "c"):
+        sender.produce(topic_prefix, key=key, value=b"v")
+    assert sender.flush(TIMEOUT_SECONDS) == 0
+    origin = Origin(cluster_id="c", topic_id="t", topic=topic_prefix, partition=0)
+    changelog = recovery.Changelog({"bootstrap.servers": kafka.bootstrap_servers}, origin)
+    store = MemoryStore()
+
+    changelog.recover(store, lambda: False)
+    changelog.close()
+
+    assert [key for key, _ in store.scan(b"")] == [b"a", b"b", b"c"]
+    assert store.position == 3
