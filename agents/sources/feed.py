@@ -26,8 +26,9 @@ from streams.core.errors import EXIT_FATAL, CurfewError, Transient
 from streams.core.sources import DataSource
 from streams.kafka.chunks import Output
 from streams.kafka.failpoints import passing
+from streams.kafka.fatal import FATAL, is_fatal
 from streams.kafka.partitioner import PARTITIONER
-from streams.kafka.pump import FATAL, HEARTBEAT_INTERVAL_MS, SESSION_TIMEOUT_MS
+from streams.kafka.pump import HEARTBEAT_INTERVAL_MS, SESSION_TIMEOUT_MS, STALLED_AFTER_S
 from streams.kafka.stall import StallWatch
 from streams.settings import Settings
 
@@ -57,7 +58,7 @@ class Writer:
 
     def __init__(self, settings: Settings, instance: str) -> None:
         self._instance = instance
-        self._stall = StallWatch(limit_s=SESSION_TIMEOUT_MS / 1000 / 2)
+        self._stall = StallWatch(limit_s=STALLED_AFTER_S)
         self._producer = Producer(
             settings.kafka(
                 **{
@@ -76,7 +77,7 @@ class Writer:
     def __call__(self, outputs: Iterable[Output]) -> None:
         """Returns when all are durable; raises when all are answered, so that nothing is on its way any more."""
         if self._stall.stalled:  # these rows may be older than what the next owner of the partition has written
-            self._die(f"this process was stopped for {self._stall.longest_s:.0f} s, longer than half a session")
+            self._die(self._stall.reason)
         reports: list[KafkaError | None] = []  # appended to by whichever thread polls
         sent = 0
         refused: str | None = None
@@ -99,8 +100,7 @@ class Writer:
             self._check(error.args[0])
 
     def _check(self, error: KafkaError) -> None:
-        """A fatal error comes out of one poll and out of no callback; afterwards everything else is refused with it."""
-        if error.fatal() or error.code() == KafkaError._FATAL:  # see pump.FATAL
+        if is_fatal(error):
             self._die(f"the producer cannot go on: {error.str()}")
 
     def _die(self, why: str) -> NoReturn:

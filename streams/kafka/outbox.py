@@ -18,6 +18,7 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from streams.core.errors import CurfewError, Fatal, Transient
+from streams.kafka.fatal import is_fatal
 
 #: Librdkafka retries a record for this long. It has to be shorter than a group session (see pump.SESSION_TIMEOUT_MS):
 #: a record that is delivered after the partition went to another worker would beat the new owner's in compaction.
@@ -125,16 +126,15 @@ class Outbox:
 
     def _poll(self) -> None:
         try:
-            try:
-                self._producer.poll(0)
-            except KafkaException as error:  # a fatal one comes out of one poll, and out of no callback
-                self._on_error(error.args[0])
-            if self._fatal is not None:
-                for delivery in self._awaited:
-                    delivery.end(_cannot_go_on(self._fatal))
+            self._producer.poll(0)
+        except KafkaException as error:
+            self._on_error(error.args[0])
         finally:  # whatever happens: nobody else takes acknowledgements
             self._looks += 1
             self._poll_after(IDLE_S if not self._awaited else SOON_S if self._looks < SOON_TIMES else LATER_S)
+        if self._fatal is not None:
+            for delivery in self._awaited:
+                delivery.end(_cannot_go_on(self._fatal))
 
     def _poll_after(self, wait_s: float) -> None:
         if self._loop is not None:  # not stopped
@@ -149,7 +149,7 @@ class Outbox:
                 log.warning("outbox.not_delivered", topic=message.topic(), error=error.str(), failures=self._failures)
 
     def _on_error(self, error: KafkaError) -> None:
-        if error.fatal() or error.code() == KafkaError._FATAL:  # see pump.FATAL
+        if is_fatal(error):
             self._fatal = error
         # While a broker is away the client tells so several times per second.
         if error.fatal() or time.monotonic() - self._told_at > TELL_EVERY_S:

@@ -20,11 +20,14 @@ from streams.core.errors import Fatal
 from streams.kafka.assignment import Partition
 from streams.kafka.chunks import Chunk, Record, split
 from streams.kafka.failpoints import passing
+from streams.kafka.fatal import is_fatal
 from streams.kafka.watermarks import watermarks
 
 #: A worker that was killed is missed after this long. Together with the delivery time-out of the outbox it bounds how
 #: late a record of a worker can arrive that has lost its partitions: 10 s delivery + 3 s heartbeat < 15 s session.
 SESSION_TIMEOUT_MS = 15_000
+#: A process that was stopped for half of it may have lost its partitions, and writes nothing any more.
+STALLED_AFTER_S = SESSION_TIMEOUT_MS / 1000 / 2
 HEARTBEAT_INTERVAL_MS = 2_000
 #: How long a rebalance may wait for chunks in flight (they end within the outbox's delivery time-out).
 MAX_POLL_INTERVAL_MS = 300_000
@@ -37,9 +40,6 @@ BUSY_POLL_S = 0.003
 REJOIN_S = 30.0
 FETCH_RECORDS = 4_000
 COMMIT_TIMEOUT_S = 10.0
-#: The client tells a fatal error under the code _FATAL with fatal() false: asked for fatal() only, a fenced worker
-#: would stay as a zombie that polls for ever.
-FATAL = (KafkaError._FATAL, KafkaError.FENCED_INSTANCE_ID)
 
 log = structlog.get_logger(__name__)
 
@@ -228,8 +228,8 @@ class Pump:
             self._loop.call_soon_threadsafe(self._callbacks.on_ends, ends, self.generation)
 
     def _await_commit(self) -> None:
-        """What is fetched meanwhile is not done, so it is fetched again. At a rebalance there is no such wait: what is
-        set back there is repeated by the next owner, here nobody might come for long."""
+        """Wait for the answer of the commit that is on its way. What is fetched meanwhile is not done, so it is fetched
+        again. A rebalance does not wait: what is set back there the next owner repeats; here none may come for long."""
         until = time.monotonic() + COMMIT_TIMEOUT_S
         while self._committing and time.monotonic() < until:
             self._consumer.poll(BUSY_POLL_S)
@@ -273,12 +273,12 @@ class Pump:
         )
 
     def _on_message_error(self, error: KafkaError) -> None:
-        if error.fatal() or error.code() in FATAL:
+        if is_fatal(error):
             raise self._fenced(error)
         log.warning("pump.kafka", error=error.str(), code=error.name())
 
     def _on_error(self, error: KafkaError) -> None:
-        if error.fatal() or error.code() in FATAL:
+        if is_fatal(error):
             self._loop.call_soon_threadsafe(self._callbacks.on_failed, self._fenced(error))
         log.warning("pump.kafka", error=error.str(), code=error.name())
 

@@ -36,7 +36,7 @@ from streams.kafka.garbage import collect_seldom
 from streams.kafka.health import Health
 from streams.kafka.lanes import Abandoned, Counters, Lane, Works
 from streams.kafka.outbox import Outbox
-from streams.kafka.pump import SESSION_TIMEOUT_MS, Pump
+from streams.kafka.pump import SESSION_TIMEOUT_MS, STALLED_AFTER_S, Pump
 from streams.kafka.stall import StallWatch
 from streams.kafka.stores import Stores
 from streams.kafka.ticks import BusinessTime, TickReader
@@ -254,7 +254,7 @@ class Runtime:
             kafka, self.directory / "store", layout, self.changelog_topic,
             rocks=self._stateful and not self._memory_store, stateful=self._stateful,
         )  # fmt: skip
-        self._stall = StallWatch(limit_s=SESSION_TIMEOUT_MS / 1000 / 2)
+        self._stall = StallWatch(limit_s=STALLED_AFTER_S)
         self._works = Works(
             app=self.app,
             outbox=self._outbox,
@@ -407,7 +407,7 @@ class Runtime:
         A record that a stopped and resumed process still had in its hands would beat the new owner's in compaction.
         """
         if self._stall.stalled:
-            self._die(Fatal(f"this process was stopped for {self._stall.longest_s:.0f} s, longer than half a session"))
+            self._die(Fatal(self._stall.reason))
         if generation != self._generation:
             raise Abandoned
 

@@ -25,6 +25,11 @@ class StallWatch:
         self._note(time.monotonic())
         return self.longest_s > self._limit_s
 
+    @property
+    def reason(self) -> str:
+        """For the log, once it is :attr:`stalled`."""
+        return f"this process was stopped for {self.longest_s:.0f} s, longer than half a session"
+
     def _note(self, now: float) -> None:
         self.longest_s = max(self.longest_s, now - self._last)
 
