@@ -14,13 +14,14 @@ from typing import Final
 
 from streams.core.delivery.endpoint import Attempted, Health, Notice, begin, delivered, note
 from streams.core.delivery.messages import Verdict
+from streams.core.delivery.pace import Pace
 from streams.core.subscriptions import Subscription
 from streams.sinks.webhook import Exchange
 
 #: While one request finds out whether a receiver has come back, the others ask again after this.
 PROBE_S: Final = 2
-#: Weight of the newest latency.
-SMOOTHING: Final = 0.2
+#: What is sent back because too much waits comes again after this at the latest: how much will wait then is a guess.
+LONGEST_BUSY_S: Final = 10.0
 
 
 class Postponed(Exception):
@@ -47,9 +48,8 @@ class Gate:
         self.changed = False
         self._slots = asyncio.Semaphore(subscription.max_concurrency)
         self._waiting = 0
-        self._begun: dict[int, float] = {}
-        self._number = 0
-        self._latency_s = 0.0
+        self._open = 0
+        self._pace = Pace()
         self._probing = False
         # Another worker may have sent until a moment ago: the first request here keeps its distance from that too.
         self._next_at = time.monotonic() + self._distance
@@ -73,13 +73,13 @@ class Gate:
             return
         if subscription.max_concurrency != self.subscription.max_concurrency:
             # Those under way keep their slots of the old version; for their time-out at most, both count.
-            self._slots = asyncio.Semaphore(max(1, subscription.max_concurrency - len(self._begun)))
+            self._slots = asyncio.Semaphore(max(1, subscription.max_concurrency - self._open))
         self.subscription = subscription
         self._health = begin(self.health, subscription)
 
     def check(self, now_ms: int, within_s: float) -> None:
         """Refuse at once what could not begin within ``within_s``; raises :class:`Postponed`."""
-        health, concurrency = self._health, self.subscription.max_concurrency
+        health = self._health
         if health.disabled_ms is not None:
             raise Postponed(
                 "disabled", "the endpoint is disabled: correct it, then `curfew subscriptions resume`", None
@@ -92,11 +92,12 @@ class Gate:
                 )
             if self._probing:
                 raise Postponed("breaker", "one request finds out whether the receiver is back", PROBE_S)
-        oldest = next(iter(self._begun.values()), None)
-        slow = max(self._latency_s, time.monotonic() - oldest if oldest is not None else 0.0)
-        queue_s = max(self._waiting * slow / concurrency, self._waiting * self._distance)
-        if self._waiting and queue_s > within_s:
-            raise Postponed("busy", f"{self._waiting} requests wait for the endpoint already", queue_s)
+        if self._waiting:
+            guess_s = self._pace.wait_s(self._waiting, time.monotonic())
+            turn_s = self._waiting * self._distance
+            if max(guess_s, turn_s) > within_s:
+                detail = f"{self._waiting} requests wait for the endpoint already"
+                raise Postponed("busy", detail, max(min(guess_s, LONGEST_BUSY_S), turn_s))
 
     def passing(self, now_ms: int, within_s: float) -> Passage:
         """Wait for a slot and for the rate, but not longer than ``within_s``."""
@@ -123,12 +124,11 @@ class Gate:
 class Passage:
     """One request's way through a gate. A class by hand: a generator would cost a tenth of what the request does."""
 
-    __slots__ = ("_began", "_gate", "_now_ms", "_number", "_probe", "_slots", "_within_s")
+    __slots__ = ("_gate", "_now_ms", "_probe", "_slots", "_within_s")
 
     def __init__(self, gate: Gate, now_ms: int, within_s: float) -> None:
         self._gate, self._now_ms, self._within_s = gate, now_ms, within_s
         self._slots, self._probe = gate._slots, False
-        self._number, self._began = 0, 0.0
 
     async def __aenter__(self) -> None:
         gate = self._gate
@@ -150,9 +150,8 @@ class Passage:
             raise
         finally:
             gate._waiting -= 1
-        gate._number += 1
-        self._number, self._began = gate._number, time.monotonic()
-        gate._begun[self._number] = self._began
+        gate._open += 1
+        gate._pace.begin(time.monotonic())
 
     async def _begin(self, latest: float) -> None:
         gate = self._gate
@@ -169,8 +168,8 @@ class Passage:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         gate = self._gate
-        del gate._begun[self._number]
-        gate._latency_s += SMOOTHING * (time.monotonic() - self._began - gate._latency_s)
+        gate._open -= 1
+        gate._pace.end(time.monotonic())
         self._slots.release()
         if self._probe:
             gate._probing = False

@@ -25,6 +25,7 @@ from streams.core.delivery.endpoint import (
     success_rate,
 )
 from streams.core.delivery.messages import Attempt, Result, Verdict
+from streams.core.delivery.pace import Pace
 from streams.core.events import Finding
 from streams.core.subscriptions import Subscription, Webhook
 from streams.kafka.lanes import Abandoned
@@ -127,6 +128,54 @@ def test_the_success_rate_is_that_of_the_last_day() -> None:
     assert success_rate(health, 80 * HOUR) is None
 
 
+# -- the pace --------------------------------------------------------------------------------------------------------
+
+
+def taking(per_second: int, seconds: int, open_at_once: int = 16) -> Pace:
+    """An endpoint that has taken so many, evenly; ``open_at_once`` are open at the end."""
+    pace = Pace()
+    for _ in range(open_at_once):
+        pace.begin(0.0)
+    for number in range(1, per_second * seconds + 1):
+        pace.end(number / per_second)
+        pace.begin(number / per_second)
+    return pace
+
+
+def test_who_waits_is_told_by_how_many_have_ended() -> None:
+    """A thousand wait before an endpoint that takes a thousand a second."""
+    assert taking(1_000, 10).wait_s(1_000, 10.0) == pytest.approx(1.0, rel=0.05)
+    assert taking(5, 60, open_at_once=1).wait_s(10, 60.0) == pytest.approx(2.0, rel=0.1)
+
+
+def test_a_moment_in_which_nothing_ends_sends_nobody_back() -> None:
+    """All requests that were open have taken a tenth of a second, instead of a few milliseconds."""
+    assert taking(3_000, 2).wait_s(1_000, 2.1) < 0.5
+
+
+def test_one_request_that_hangs_does_not_hold_up_those_in_other_slots() -> None:
+    """It is open for the whole minute, while others come and go beside it."""
+    pace = Pace()
+    pace.begin(0.0)
+    for number in range(60 * 100):
+        pace.begin(number / 100)
+        pace.end((number + 1) / 100)
+
+    assert pace.wait_s(300, 60.0) == pytest.approx(3.0, rel=0.05)
+
+
+def test_an_endpoint_that_answers_nothing_is_found_out_and_time_without_requests_says_nothing() -> None:
+    """Sixteen are open and none ends: after ten seconds thirty that wait would wait too long."""
+    silent = taking(0, 0)
+    assert silent.wait_s(30, 0.1) < 1.0
+    assert silent.wait_s(30, 10.0) > 5.0
+
+    idle = taking(1_000, 10, open_at_once=1)
+    idle.end(10.0)
+    assert idle.wait_s(1_000, 3_600.0) == pytest.approx(1.0, rel=0.05)
+    assert Pace().wait_s(1_000, 0.0) == 0.0
+
+
 # -- the gate --------------------------------------------------------------------------------------------------------
 
 
@@ -176,6 +225,29 @@ def test_what_would_have_to_wait_too_long_for_its_turn_is_sent_back_with_the_tim
     assert 1 <= len(passed) <= 2
     assert len(passed) + len(after_s) == 20
     assert min(after_s) >= 1
+
+
+def test_a_guess_sends_nothing_back_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who comes now would wait for an hour, as it looks: it is to come again, but sooner."""
+    monkeypatch.setattr(Pace, "wait_s", lambda self, waiting, now: 3_600.0)
+
+    async def main() -> int | None:
+        gate = Gate(subscription(max_concurrency=1), None)
+
+        async def request() -> None:
+            async with gate.passing(0, math.inf):
+                await asyncio.Event().wait()
+
+        both = [asyncio.create_task(request()) for _ in range(2)]
+        await asyncio.sleep(0)
+        with pytest.raises(Postponed) as caught:
+            gate.check(0, 60.0)
+        for one in both:
+            one.cancel()
+        await asyncio.wait(both)
+        return caught.value.exchange.retry_after_s
+
+    assert asyncio.run(main()) == 10
 
 
 def test_never_more_requests_are_open_than_the_subscription_allows() -> None:

@@ -16,6 +16,7 @@ ends as delivered, dead or discarded::
 ``desk``       the decisions: accept, settle, wake
 ``hops``       the loop guard of forwarding
 ``made``       the dispatch worker's rows: which attempts were begun, how an endpoint fares
+``pace``       how fast an endpoint takes requests
 ``endpoint``   how an endpoint fares: its breaker, and when it is disabled
 ``ledger``     the equation that must always hold, and its check
 ``status``     what people are shown of a subscription
