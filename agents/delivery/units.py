@@ -81,6 +81,7 @@ def attach(runtime: Runtime, ports: Ports) -> None:
         handler=delivery.intake,
         open=delivery.open,
         following=lambda: _topics(ports.queues.known_now()),
+        in_turn=True,
     )
     runtime.agent("results", topics=[RESULTS], handler=delivery.results)
     runtime.agent("reopens", topics=[REOPENS], handler=delivery.reopens)

@@ -17,8 +17,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections import Counter, deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, aclosing, nullcontext
 from dataclasses import dataclass, field
@@ -46,10 +46,20 @@ SIDE_BY_SIDE = 256
 #: A chunk takes milliseconds; seconds mean a slow broker, minutes one that is away.
 CHUNK_BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
-#: A chunk, its handler, and whether it may be worked on beside others.
-Work: TypeAlias = tuple[Chunk, Handler, bool]
-
 log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """Who handles the chunks of some topics, and how: see :meth:`streams.kafka.runtime.Runtime.agent`."""
+
+    handler: Handler
+    side_by_side: bool = False
+    in_turn: bool = False
+
+
+#: A chunk and whose it is.
+Work: TypeAlias = tuple[Chunk, Agent]
 
 
 class Abandoned(Exception):
@@ -107,9 +117,12 @@ class Lane:
         self._works = works
         self._partition = partition
         self._generation = generation
-        self._queue: asyncio.Queue[Work] = asyncio.Queue()
-        #: Taken from the queue, but not to be done together with what was in front of it.
-        self._held: Work | None = None
+        #: What waits, in the order of its arrival: of all agents but those that take turns, and of these.
+        self._first: deque[Work] = deque()
+        self._second: deque[Work] = deque()
+        self._turn_of_second = False
+        #: Something waits, or the lane is to close.
+        self._woken = asyncio.Event()
         self._beside: set[asyncio.Task[None]] = set()
         self._closing = asyncio.Event()
         self._memory: dict[str, Any] = {}
@@ -119,24 +132,27 @@ class Lane:
         self._applied = 0
         self._task = asyncio.get_running_loop().create_task(self._run(), name=f"lane-{partition}")
 
-    def put(self, chunk: Chunk, handler: Handler, side_by_side: bool = False) -> None:
+    def put(self, chunk: Chunk, agent: Agent) -> None:
         """Queue a chunk; never blocks (the driver pauses partitions when too much is buffered)."""
-        self._queue.put_nowait((chunk, handler, side_by_side))
+        (self._second if agent.in_turn else self._first).append((chunk, agent))
+        self._woken.set()
 
     async def close(self) -> None:
         """Finish the chunk that is being worked on, forget the queued ones, close the store."""
         self._closing.set()
+        self._woken.set()
         await asyncio.wait([self._task])
 
     async def _run(self) -> None:
         try:
             self._store = await self._open()
             while not self._closing.is_set():
-                chunk, handler, side_by_side = await self._next()
-                if side_by_side:
-                    await self._begin_beside(chunk, handler)
+                waiting = await self._next()
+                chunk, agent = waiting.popleft()
+                if agent.side_by_side:
+                    await self._begin_beside(chunk, agent.handler)
                 else:
-                    await self._finish(self._with_followers(chunk), handler)
+                    await self._finish([chunk, *_followers(chunk, waiting)], agent.handler)
                 if self._rows_since_position >= POSITION_EVERY_ROWS and not self._beside:
                     await self._save_position()
         except (Abandoned, Stopped):
@@ -148,22 +164,6 @@ class Lane:
             if self._beside:
                 await asyncio.wait(self._beside)
             await self._close_store()
-
-    def _with_followers(self, chunk: Chunk) -> list[Chunk]:
-        """With the chunks that came after it meanwhile and make one with it. A steady trickle arrives in small chunks;
-        one after another they would cost two round trips each, and fall ever further behind."""
-        chunks, records, size = [chunk], len(chunk.records), chunk.size
-        # chunks of ticks stay single, each is an instant of its own
-        while chunk.topic != TICKS and not self._queue.empty():
-            self._held = self._queue.get_nowait()
-            follower = self._held[0]
-            records, size = records + len(follower.records), size + follower.size
-            # of one topic means of one handler
-            if follower.topic != chunk.topic or records > CHUNK_RECORDS or size > CHUNK_BYTES:
-                break
-            chunks.append(follower)
-            self._held = None
-        return chunks
 
     async def _finish(self, chunks: list[Chunk], handler: Handler, *, beside: bool = False) -> None:
         await self._process(joined(chunks), handler, beside=beside)
@@ -190,20 +190,15 @@ class Lane:
         self._beside.add(task)
         task.add_done_callback(self._beside.discard)
 
-    async def _next(self) -> Work:
-        if self._held is not None:
-            held, self._held = self._held, None
-            return held
-        if not self._queue.empty():
-            return self._queue.get_nowait()
-        get = asyncio.ensure_future(self._queue.get())
-        closing = asyncio.ensure_future(self._closing.wait())
-        await asyncio.wait({get, closing}, return_when=asyncio.FIRST_COMPLETED)
-        closing.cancel()
-        if get.done():
-            return get.result()
-        get.cancel()
-        raise Abandoned
+    async def _next(self) -> deque[Work]:
+        """Wait until something is to be done; whose turn it is."""
+        while not self._first and not self._second:
+            if self._closing.is_set():
+                raise Abandoned
+            self._woken.clear()
+            await self._woken.wait()
+        self._turn_of_second = bool(self._second) and (not self._turn_of_second or not self._first)
+        return self._second if self._turn_of_second else self._first
 
     async def _open(self) -> Store:
         store: Store = await self._patiently("store", self._open_once)
@@ -413,3 +408,17 @@ class Lane:
                 log.info("store.position_not_saved", partition=self._partition, error=str(error))
             self._store = None
         store.close()
+
+
+def _followers(chunk: Chunk, waiting: deque[Work]) -> Iterator[Chunk]:
+    """Take out of ``waiting`` what came after ``chunk`` and makes one with it. A steady trickle arrives in small
+    chunks; one after another they would cost two round trips each, and fall ever further behind."""
+    records, size = len(chunk.records), chunk.size
+    # chunks of ticks stay single, each is an instant of its own; of one topic means of one handler
+    while waiting and chunk.topic != TICKS and waiting[0][0].topic == chunk.topic:
+        follower = waiting[0][0]
+        records, size = records + len(follower.records), size + follower.size
+        if records > CHUNK_RECORDS or size > CHUNK_BYTES:
+            return
+        waiting.popleft()
+        yield follower

@@ -34,7 +34,7 @@ from streams.kafka.cluster import Layout, inspect_layout
 from streams.kafka.driver import Consumer, Transport
 from streams.kafka.garbage import collect_seldom
 from streams.kafka.health import Health
-from streams.kafka.lanes import Abandoned, Counters, Lane, Works
+from streams.kafka.lanes import Abandoned, Agent, Counters, Lane, Works
 from streams.kafka.outbox import Outbox
 from streams.kafka.pump import SESSION_TIMEOUT_MS, STALLED_AFTER_S, Pump
 from streams.kafka.stall import StallWatch
@@ -94,7 +94,7 @@ class Runtime:
         self._openers: list[Opener] = []
         self._background: list[Callable[[], Coroutine[Any, Any, None]]] = []
         self._at_end: list[Callable[[], Coroutine[Any, Any, None]]] = []
-        self._handlers: dict[str, Handler] = {}
+        self._agents: dict[str, Agent] = {}
         self._topics: list[str] = []
         self._leading: list[str] = []
         self._lanes: dict[int, Lane] = {}
@@ -142,6 +142,7 @@ class Runtime:
         open: Opener | None = None,
         following: Following | None = None,
         side_by_side: bool = False,
+        in_turn: bool = False,
     ) -> None:
         """Register a Faust agent: ``handler`` gets every chunk of ``topics``; ``open`` rebuilds what it keeps in
         ``batch.memory`` whenever a partition is opened.
@@ -151,21 +152,26 @@ class Runtime:
 
         ``side_by_side``: chunks of a partition are handled at the same time, for handlers that wait for the outside.
         Such a handler writes no row that another chunk's decision needs, and keeps nothing in ``batch.memory``; what it
-        has to hand at a yield becomes durable at once, rows not after outputs, so it can do with either alone."""
+        has to hand at a yield becomes durable at once, rows not after outputs, so it can do with either alone.
+
+        ``in_turn``: chunks of a partition are handled in the order of their arrival, those of this agent apart, in turn
+        with those of all others. For what comes from outside: much of it may wait, and what is under way shall go on.
+        """
+        agent = Agent(handler, side_by_side, in_turn)
         if open is not None:
             self._openers.append(open)
         if following is None:
             self._leading.extend(topics)
         else:
-            self.background(lambda: self._follow(name, handler, following))
-        self._add_agent(name, topics, handler, side_by_side)
+            self.background(lambda: self._follow(name, agent, following))
+        self._add_agent(name, topics, agent)
 
-    async def _follow(self, name: str, handler: Handler, following: Following) -> None:
+    async def _follow(self, name: str, agent: Agent, following: Following) -> None:
         while True:
             await asyncio.sleep(FOLLOW_EVERY_S)
             try:
                 topics = await asyncio.get_running_loop().run_in_executor(self._threads, following)
-                new = sorted(set(topics) - self._handlers.keys())
+                new = sorted(set(topics) - self._agents.keys())
                 if not new:
                     continue
                 await asyncio.get_running_loop().run_in_executor(
@@ -178,15 +184,14 @@ class Runtime:
                 log.error("worker.cannot_read_new_topics", app=self.app, error=str(error))
                 continue
             log.info("worker.follows", app=self.app, agent=name, topics=new)
-            agent = self._add_agent(f"{name}-{len(self._handlers)}", new, handler)
-            await agent.maybe_start()
+            await self._add_agent(f"{name}-{len(self._agents)}", new, agent).maybe_start()
 
-    def _add_agent(self, name: str, topics: Sequence[str], handler: Handler, side_by_side: bool = False) -> Any:
+    def _add_agent(self, name: str, topics: Sequence[str], agent: Agent) -> Any:
         self._topics.extend(topics)
         for topic in topics:
-            if topic in self._handlers:
+            if topic in self._agents:
                 raise ValueError(f"two agents of app {self.app} consume {topic}: one worker decides a record once")
-            self._handlers[topic] = handler
+            self._agents[topic] = agent
 
         # acks=False: Faust acknowledges in a finally, so exceptions would acknowledge too; the lanes keep account.
         source = self._faust.topic(
@@ -197,7 +202,7 @@ class Runtime:
             async for chunk in stream:
                 lane = self._lanes.get(chunk.partition)
                 if lane is not None and chunk.generation == self._generation:
-                    lane.put(chunk, handler, side_by_side)
+                    lane.put(chunk, agent)
 
         return self._faust.agent(source, name=f"{self.app}.{name}")(hand_over)
 

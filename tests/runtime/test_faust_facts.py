@@ -19,7 +19,8 @@ import pytest
 from faust.types import TP
 
 from streams.core.errors import EXIT_FATAL
-from streams.kafka.chunks import Batch, Chunk, Handler, Record
+from streams.kafka.chunks import Batch, Chunk, Record
+from streams.kafka.lanes import Agent
 from streams.kafka.runtime import Runtime
 from streams.settings import Settings
 from tests.support.kafka_io import TIMEOUT_SECONDS
@@ -33,7 +34,7 @@ class Recorder:
     def __init__(self) -> None:
         self.chunks: list[Chunk] = []
 
-    def put(self, chunk: Chunk, handler: Handler, side_by_side: bool = False) -> None:
+    def put(self, chunk: Chunk, agent: Agent) -> None:
         self.chunks.append(chunk)
 
 

@@ -12,7 +12,7 @@ import pytest
 from streams.core.errors import Transient
 from streams.kafka import lanes
 from streams.kafka.chunks import CHUNK_RECORDS, Batch, Chunk, Handler, Record
-from streams.kafka.lanes import Lane, Works
+from streams.kafka.lanes import Agent, Lane, Works
 from streams.kafka.outbox import Delivery, DeliveryFailed, Outbox
 from streams.kafka.store import MemoryStore, Store
 from streams.topics import TICKS
@@ -54,10 +54,14 @@ class Refusing:
 
 
 async def handled(
-    *waiting: Chunk, handler: Handler | None = None, outbox: Refusing | None = None, stores: Stores | None = None
+    *waiting: Chunk,
+    handler: Handler | None = None,
+    outbox: Refusing | None = None,
+    stores: Stores | None = None,
+    in_turn: str | None = None,
 ) -> tuple[list[tuple[str, list[int]]], list[Chunk]]:
     """What a lane gives to its handler, (topic, offsets) of each batch, and the chunks in the order they were done; all
-    of ``waiting`` are there before it begins."""
+    of ``waiting`` are there before it begins. ``in_turn``: the topic of an agent that takes turns."""
     batches: list[tuple[str, list[int]]] = []
     done: list[Chunk] = []
     finished = asyncio.Event()
@@ -81,14 +85,14 @@ async def handled(
         )  # fmt: skip
         lane = Lane(works, 0, 1)
         for one in waiting:
-            lane.put(one, handler or handle, side_by_side=handler is not None)
+            lane.put(one, Agent(handler or handle, side_by_side=handler is not None, in_turn=one.topic == in_turn))
         await asyncio.wait_for(finished.wait(), 30.0)
         await lane.close()
     return batches, done
 
 
-def run(*waiting: Chunk) -> Any:
-    return asyncio.run(handled(*waiting))
+def run(*waiting: Chunk, in_turn: str | None = None) -> Any:
+    return asyncio.run(handled(*waiting, in_turn=in_turn))
 
 
 def test_small_chunks_that_wait_are_done_as_one() -> None:
@@ -107,6 +111,17 @@ def test_the_order_among_topics_stays() -> None:
     batches, _ = run(chunk("t", 0, 1), chunk("t", 1, 1), chunk("u", 0, 1), chunk("t", 2, 1), chunk("t", 3, 1))
 
     assert batches == [("t", [0, 1]), ("u", [0]), ("t", [2, 3])]
+
+
+def test_what_takes_turns_does_not_hold_up_what_came_behind_much_of_it() -> None:
+    """Chunks of the others are done one for one with its own, whoever came first; each topic keeps its order."""
+    many = [chunk("in", start, CHUNK_RECORDS) for start in range(0, 4 * CHUNK_RECORDS, CHUNK_RECORDS)]
+
+    batches, _ = run(*many, chunk("t", 0, 1), chunk("u", 0, 1), chunk("t", 1, 1), in_turn="in")
+
+    assert [(topic, offsets[0] // CHUNK_RECORDS if topic == "in" else offsets[0]) for topic, offsets in batches] == [
+        ("in", 0), ("t", 0), ("in", 1), ("u", 0), ("in", 2), ("t", 1), ("in", 3)
+    ]  # fmt: skip
 
 
 def test_a_batch_has_no_more_records_than_a_chunk_may_have() -> None:
