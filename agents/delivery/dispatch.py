@@ -1,6 +1,6 @@
 """Takes the attempts chunk by chunk, has them made (:mod:`agents.delivery.maker`), and writes one result for each.
 
-All attempts of a subscription are in one partition, so one worker has the gate of its endpoint (rate, concurrency,
+All attempts of a subscription are in one shared, so one worker has the gate of its endpoint (rate, concurrency,
 breaker). Chunks go side by side: an endpoint that is slow holds up its own attempts only.
 
 The row of an attempt (:mod:`streams.core.delivery.made`) is durable before its request leaves, and a worker whose
@@ -17,7 +17,7 @@ from typing import Final
 
 from agents.calculations import declarations
 from agents.calculations.pool import CalculationPool
-from agents.delivery.maker import Desk, Done, Maker, Wanted
+from agents.delivery.maker import Ended, Maker, Shared, Wanted
 from agents.delivery.under_way import Running, Waiting
 from agents.delivery.units import ATTEMPTS, Ports
 from streams.core.delivery import made
@@ -89,21 +89,21 @@ class Dispatcher:
         self._attempt = ports.codec.decoder(Attempt)
         self._event = ports.codec.decoder(Event)
         self._result = ports.codec.encoder(RESULTS, Result)
-        self._desks: dict[int, Desk] = {}
+        self._shared: dict[int, Shared] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     def open(self, batch: Batch) -> None:
         """A partition comes to this worker: nothing of it is under way here."""
-        self._desks[batch.partition] = Desk()
+        self._shared[batch.partition] = Shared()
 
     async def handle(self, batch: Batch) -> AsyncGenerator[None, None]:
         """Make the attempts of a chunk. All is decoded first: a registry that is down must not cost an attempt."""
-        desk = self._desks[batch.partition]
-        self._sweep(batch, desk)
+        shared = self._shared[batch.partition]
+        self._sweep(batch, shared)
         wanted = dict(self._wanted(batch))
-        under_way, chunk = desk.under_way, Waiting()
+        under_way, chunk = shared.under_way, Waiting()
         new: dict[str, Wanted] = {}
-        late: list[Running[Done]] = []
+        late: list[Running[Ended]] = []
         begin_by = time.monotonic() + BEGIN_WITHIN_S
         try:
             for attempt_id, one in wanted.items():
@@ -129,7 +129,7 @@ class Dispatcher:
             raise
         passing("attempt.row")
         for train in _trains(new):
-            task = asyncio.get_running_loop().create_task(self._in_turn(batch, desk, train, begin_by))
+            task = asyncio.get_running_loop().create_task(self._in_turn(batch, shared, train, begin_by))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         try:
@@ -137,7 +137,7 @@ class Dispatcher:
                 found = await under_way.take()
                 try:
                     for running in found:
-                        self._conclude(batch, desk, running)
+                        self._conclude(batch, shared, running)
                     yield
                 except BaseException:
                     under_way.put_back(found)
@@ -180,15 +180,15 @@ class Dispatcher:
         result = self._maker.about(attempt, self._maker.book().by_id.get(attempt.subscription_id), interrupted)
         self._write(batch, result, begun=True)
 
-    def _conclude(self, batch: Batch, desk: Desk, running: Running[Done]) -> None:
+    def _conclude(self, batch: Batch, shared: Shared, running: Running[Ended]) -> None:
         """Outputs and rows of one attempt that has ended, which may be another chunk's, and so of another trace."""
-        done, trace = running.ended.result(), running.traceparent
-        for topic, key, value, headers in done.sent:
+        ended, trace = running.ended.result(), running.traceparent
+        for topic, key, value, headers in ended.sent:
             batch.emit(topic, key=key, value=value, headers=traced(headers, trace))
-        self._write(batch, done.result, begun=done.begun, trace=trace)
-        for notice in done.notices:
+        self._write(batch, ended.result, begun=ended.begun, trace=trace)
+        for notice in ended.notices:
             self._tell(batch, notice, trace)
-        gate = desk.gates.get(done.result.subscription_id)
+        gate = shared.gates.get(ended.result.subscription_id)
         if gate is not None and gate.changed:
             batch.rows.put(made.endpoint_key(gate.subscription.id), made.encode(gate.health))
             gate.changed = False
@@ -213,24 +213,24 @@ class Dispatcher:
         finding = disabled(notice) if notice.percent == TOLD_AT[-1] else failing(notice)
         batch.emit(FINDINGS, key=finding.key, value=self._maker.finding(finding), headers=traced(None, trace))
 
-    async def _in_turn(self, batch: Batch, desk: Desk, train: list[Wanted], begin_by: float) -> None:
+    async def _in_turn(self, batch: Batch, shared: Shared, train: list[Wanted], begin_by: float) -> None:
         for one in train:
-            running = desk.under_way.get(one.attempt.attempt_id)
+            running = shared.under_way.get(one.attempt.attempt_id)
             assert running is not None  # it is written only when it has ended
             try:
-                running.ended.set_result(await self._maker.make(batch, desk, one, begin_by))
+                running.ended.set_result(await self._maker.make(batch, shared, one, begin_by))
             except Exception as error:
                 running.ended.set_exception(error)
             except BaseException:
                 running.ended.cancel()
                 raise
 
-    def _sweep(self, batch: Batch, desk: Desk) -> None:
+    def _sweep(self, batch: Batch, shared: Shared) -> None:
         now_ms = self._now_ms()
-        if now_ms - desk.swept_ms < SWEEP_EVERY_MS:
+        if now_ms - shared.swept_ms < SWEEP_EVERY_MS:
             return
-        desk.swept_ms, desk.bucket = now_ms, (desk.bucket + 1) % 256
-        for key, data in list(batch.rows.scan(b"%s%02x/" % (made.MADE, desk.bucket))):
+        shared.swept_ms, shared.bucket = now_ms, (shared.bucket + 1) % 256
+        for key, data in list(batch.rows.scan(b"%s%02x/" % (made.MADE, shared.bucket))):
             if now_ms - made.decode_made(data).at_ms > MADE_KEPT_MS:
                 batch.rows.delete(key)
 

@@ -20,7 +20,7 @@ from typing import Final, Generic, TypeVar
 GATHER_S: Final = 0.05
 ENOUGH: Final = 256
 
-Done = TypeVar("Done")
+Ended = TypeVar("Ended")
 
 
 @dataclass(slots=True, eq=False)
@@ -32,32 +32,32 @@ class Waiting:
 
 
 @dataclass(slots=True, eq=False)
-class Running(Generic[Done]):
+class Running(Generic[Ended]):
     """An attempt, what it brings, and the chunks that have asked for it. ``taken``: its result is being written."""
 
     attempt_id: str
     traceparent: str | None
-    ended: asyncio.Future[Done]
+    ended: asyncio.Future[Ended]
     chunks: list[Waiting] = field(default_factory=list)
     taken: bool = False
 
 
-class UnderWay(Generic[Done]):
+class UnderWay(Generic[Ended]):
     """Belongs to one event loop."""
 
     def __init__(self) -> None:
-        self._running: dict[str, Running[Done]] = {}
-        self._ended: list[Running[Done]] = []
+        self._running: dict[str, Running[Ended]] = {}
+        self._ended: list[Running[Ended]] = []
         self._some, self._enough = asyncio.Event(), asyncio.Event()
         self._writer: Waiting | None = None
         self._idle: list[Waiting] = []
 
-    def get(self, attempt_id: str) -> Running[Done] | None:
+    def get(self, attempt_id: str) -> Running[Ended] | None:
         return self._running.get(attempt_id)
 
-    def begin(self, attempt_id: str, traceparent: str | None) -> Running[Done]:
+    def begin(self, attempt_id: str, traceparent: str | None) -> Running[Ended]:
         """Whoever calls this sets ``ended``, or calls :meth:`give_up`."""
-        running: Running[Done] = Running(attempt_id, traceparent, asyncio.get_running_loop().create_future())
+        running: Running[Ended] = Running(attempt_id, traceparent, asyncio.get_running_loop().create_future())
         running.ended.add_done_callback(partial(self._note, running))
         self._running[attempt_id] = running
         return running
@@ -72,7 +72,7 @@ class UnderWay(Generic[Done]):
             self._some.set()  # it waits for nothing any more
             self._enough.set()
 
-    def wait_for(self, chunk: Waiting, running: Running[Done]) -> None:
+    def wait_for(self, chunk: Waiting, running: Running[Ended]) -> None:
         """``chunk`` is not done before ``running`` is written."""
         running.chunks.append(chunk)
         chunk.left += 1
@@ -98,7 +98,7 @@ class UnderWay(Generic[Done]):
         if self._writer is None and self._idle:
             self._idle[0].woken.set()
 
-    async def take(self) -> list[Running[Done]]:
+    async def take(self) -> list[Running[Ended]]:
         """What has ended, for the chunk whose turn it is; :meth:`written` or :meth:`put_back` has to follow."""
         await self._some.wait()
         with suppress(TimeoutError):
@@ -111,20 +111,20 @@ class UnderWay(Generic[Done]):
             running.taken = True
         return found
 
-    def put_back(self, found: list[Running[Done]]) -> None:
+    def put_back(self, found: list[Running[Ended]]) -> None:
         """They could not be made durable."""
         for running in found:
             running.taken = False
         self._ended[:0] = found
         self._some.set()
 
-    def written(self, found: Iterable[Running[Done]]) -> None:
+    def written(self, found: Iterable[Running[Ended]]) -> None:
         """They are durable."""
         for running in found:
             del self._running[running.attempt_id]
             self._release(running)
 
-    def _note(self, running: Running[Done], ended: asyncio.Future[Done]) -> None:
+    def _note(self, running: Running[Ended], ended: asyncio.Future[Ended]) -> None:
         if ended.cancelled():
             return
         self._ended.append(running)
@@ -132,7 +132,7 @@ class UnderWay(Generic[Done]):
         if len(self._ended) >= min(ENOUGH, len(self._running)):
             self._enough.set()
 
-    def _release(self, running: Running[Done]) -> None:
+    def _release(self, running: Running[Ended]) -> None:
         for chunk in running.chunks:
             chunk.left -= 1
             if not chunk.left:
