@@ -1,6 +1,6 @@
 """Takes the attempts chunk by chunk, has them made (:mod:`agents.delivery.maker`), and writes one result for each.
 
-All attempts of a subscription are in one shared, so one worker has the gate of its endpoint (rate, concurrency,
+All attempts of a subscription are in one partition, so one worker has the gate of its endpoint (rate, concurrency,
 breaker). Chunks go side by side: an endpoint that is slow holds up its own attempts only.
 
 The row of an attempt (:mod:`streams.core.delivery.made`) is durable before its request leaves, and a worker whose
@@ -17,7 +17,7 @@ from typing import Final
 
 from agents.calculations import declarations
 from agents.calculations.pool import CalculationPool
-from agents.delivery.maker import Ended, Maker, Shared, Wanted
+from agents.delivery.maker import Brought, Maker, Shared, Wanted
 from agents.delivery.under_way import Running, Waiting
 from agents.delivery.units import ATTEMPTS, Ports
 from streams.core.delivery import made
@@ -103,7 +103,7 @@ class Dispatcher:
         wanted = dict(self._wanted(batch))
         under_way, chunk = shared.under_way, Waiting()
         new: dict[str, Wanted] = {}
-        late: list[Running[Ended]] = []
+        late: list[Running[Brought]] = []
         begin_by = time.monotonic() + BEGIN_WITHIN_S
         try:
             for attempt_id, one in wanted.items():
@@ -129,7 +129,7 @@ class Dispatcher:
             raise
         passing("attempt.row")
         for train in _trains(new):
-            task = asyncio.get_running_loop().create_task(self._in_turn(batch, shared, train, begin_by))
+            task = asyncio.get_running_loop().create_task(self._one_by_one(batch, shared, train, begin_by))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         try:
@@ -180,15 +180,15 @@ class Dispatcher:
         result = self._maker.about(attempt, self._maker.book().by_id.get(attempt.subscription_id), interrupted)
         self._write(batch, result, begun=True)
 
-    def _conclude(self, batch: Batch, shared: Shared, running: Running[Ended]) -> None:
+    def _conclude(self, batch: Batch, shared: Shared, running: Running[Brought]) -> None:
         """Outputs and rows of one attempt that has ended, which may be another chunk's, and so of another trace."""
-        ended, trace = running.ended.result(), running.traceparent
-        for topic, key, value, headers in ended.sent:
+        brought, trace = running.ended.result(), running.traceparent
+        for topic, key, value, headers in brought.sent:
             batch.emit(topic, key=key, value=value, headers=traced(headers, trace))
-        self._write(batch, ended.result, begun=ended.begun, trace=trace)
-        for notice in ended.notices:
+        self._write(batch, brought.result, begun=brought.begun, trace=trace)
+        for notice in brought.notices:
             self._tell(batch, notice, trace)
-        gate = shared.gates.get(ended.result.subscription_id)
+        gate = shared.gates.get(brought.result.subscription_id)
         if gate is not None and gate.changed:
             batch.rows.put(made.endpoint_key(gate.subscription.id), made.encode(gate.health))
             gate.changed = False
@@ -213,7 +213,7 @@ class Dispatcher:
         finding = disabled(notice) if notice.percent == TOLD_AT[-1] else failing(notice)
         batch.emit(FINDINGS, key=finding.key, value=self._maker.finding(finding), headers=traced(None, trace))
 
-    async def _in_turn(self, batch: Batch, shared: Shared, train: list[Wanted], begin_by: float) -> None:
+    async def _one_by_one(self, batch: Batch, shared: Shared, train: list[Wanted], begin_by: float) -> None:
         for one in train:
             running = shared.under_way.get(one.attempt.attempt_id)
             assert running is not None  # it is written only when it has ended

@@ -12,6 +12,7 @@ import time
 from types import TracebackType
 from typing import Final
 
+from agents.delivery.slots import Slots
 from streams.core.delivery.endpoint import Attempted, Health, Notice, begin, delivered, note
 from streams.core.delivery.messages import Verdict
 from streams.core.delivery.pace import Pace
@@ -20,7 +21,7 @@ from streams.sinks.webhook import Exchange
 
 #: While one request finds out whether a receiver has come back, the others ask again after this.
 PROBE_S: Final = 2
-#: What is sent back because too much waits comes again after this at the latest: how much will wait then is a guess.
+#: What is sent back because too much waits comes again after this, unless its rate says later: the rest is a guess.
 LONGEST_BUSY_S: Final = 10.0
 
 
@@ -46,10 +47,9 @@ class Gate:
         #: Delivered since, one after another, of which :attr:`_health` does not know yet.
         self._delivered, self._delivered_ms = 0, 0
         self.changed = False
-        self._slots = asyncio.Semaphore(subscription.max_concurrency)
+        self._slots = Slots(subscription.max_concurrency)
         self._waiting = 0
-        self._open = 0
-        self._pace = Pace()
+        self.pace = Pace()
         self._probing = False
         # Another worker may have sent until a moment ago: the first request here keeps its distance from that too.
         self._next_at = time.monotonic() + self._distance
@@ -71,14 +71,21 @@ class Gate:
         """Go on with a newer version."""
         if subscription is self.subscription:
             return
-        if subscription.max_concurrency != self.subscription.max_concurrency:
-            # Those under way keep their slots of the old version; for their time-out at most, both count.
-            self._slots = asyncio.Semaphore(max(1, subscription.max_concurrency - self._open))
+        self._slots.width = subscription.max_concurrency
         self.subscription = subscription
         self._health = begin(self.health, subscription)
 
     def check(self, now_ms: int, within_s: float) -> None:
-        """Refuse at once what could not begin within ``within_s``; raises :class:`Postponed`."""
+        """Refuse at once what cannot begin, or is not likely to within ``within_s``; raises :class:`Postponed`."""
+        self._check_health(now_ms)
+        if self._waiting:
+            guess_s = self.pace.wait_s(self._waiting, self._slots.width, time.monotonic())
+            turn_s = self._waiting * self._distance
+            if max(guess_s, turn_s) > within_s:
+                detail = f"{self._waiting} requests wait for the endpoint already"
+                raise Postponed("busy", detail, max(min(guess_s, LONGEST_BUSY_S), turn_s))
+
+    def _check_health(self, now_ms: int) -> None:
         health = self._health
         if health.disabled_ms is not None:
             raise Postponed(
@@ -92,15 +99,10 @@ class Gate:
                 )
             if self._probing:
                 raise Postponed("breaker", "one request finds out whether the receiver is back", PROBE_S)
-        if self._waiting:
-            guess_s = self._pace.wait_s(self._waiting, time.monotonic())
-            turn_s = self._waiting * self._distance
-            if max(guess_s, turn_s) > within_s:
-                detail = f"{self._waiting} requests wait for the endpoint already"
-                raise Postponed("busy", detail, max(min(guess_s, LONGEST_BUSY_S), turn_s))
 
     def passing(self, now_ms: int, within_s: float) -> Passage:
-        """Wait for a slot and for the rate, but not longer than ``within_s``."""
+        """Wait for a slot and for the rate; postponed if that takes longer than ``within_s``. Of a slot that is known
+        only when there is one: after the time-out of a request at the latest."""
         return Passage(self, now_ms, within_s)
 
     def note(self, exchange: Exchange, at_ms: int) -> tuple[Notice, ...]:
@@ -124,11 +126,11 @@ class Gate:
 class Passage:
     """One request's way through a gate. A class by hand: a generator would cost a tenth of what the request does."""
 
-    __slots__ = ("_gate", "_now_ms", "_probe", "_slots", "_within_s")
+    __slots__ = ("_gate", "_now_ms", "_probe", "_within_s")
 
     def __init__(self, gate: Gate, now_ms: int, within_s: float) -> None:
         self._gate, self._now_ms, self._within_s = gate, now_ms, within_s
-        self._slots, self._probe = gate._slots, False
+        self._probe = False
 
     async def __aenter__(self) -> None:
         gate = self._gate
@@ -138,11 +140,11 @@ class Passage:
         gate._probing = gate._probing or self._probe
         gate._waiting += 1
         try:
-            await self._slots.acquire()
+            await gate._slots.acquire()
             try:
                 await self._begin(latest)
             except BaseException:
-                self._slots.release()
+                gate._slots.release()
                 raise
         except BaseException:
             if self._probe:
@@ -150,8 +152,7 @@ class Passage:
             raise
         finally:
             gate._waiting -= 1
-        gate._open += 1
-        gate._pace.begin(time.monotonic())
+        gate.pace.begin(time.monotonic())
 
     async def _begin(self, latest: float) -> None:
         gate = self._gate
@@ -162,14 +163,13 @@ class Passage:
             gate._next_at = begin_at + gate._distance
             await asyncio.sleep(begin_at - time.monotonic())
         if not self._probe:
-            gate.check(self._now_ms, math.inf)  # it may have failed for others meanwhile
+            gate._check_health(self._now_ms)  # it may have failed for others meanwhile
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         gate = self._gate
-        gate._open -= 1
-        gate._pace.end(time.monotonic())
-        self._slots.release()
+        gate.pace.end(time.monotonic())
+        gate._slots.release()
         if self._probe:
             gate._probing = False

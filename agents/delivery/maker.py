@@ -47,7 +47,7 @@ class Wanted(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class Brought:
     """What an attempt brought; ``begun`` says whether it has a row of its own."""
 
     result: Result
@@ -61,7 +61,7 @@ class Shared:
     """What the chunks of a partition share: the gates, and what is under way."""
 
     gates: dict[str, Gate] = field(default_factory=dict)
-    under_way: UnderWay[Ended] = field(default_factory=UnderWay)
+    under_way: UnderWay[Brought] = field(default_factory=UnderWay)
     swept_ms: int = 0
     bucket: int = 0
 
@@ -79,7 +79,7 @@ class Maker:
         self._pool = pool
         self._forwards: OrderedDict[str, None] = OrderedDict()
 
-    async def make(self, batch: Batch, shared: Shared, one: Wanted, begin_by: float) -> Ended:
+    async def make(self, batch: Batch, shared: Shared, one: Wanted, begin_by: float) -> Brought:
         """``begin_by``: monotonic seconds after which it goes back postponed, if it could not begin.
 
         Raises what ``batch.guard`` raises. An error must not stay here: it would be every chunk's that waits for this.
@@ -91,23 +91,23 @@ class Maker:
             return await self._make(batch, shared, attempt, event, begin_by)
         except Transient as error:  # the registry or Kafka, for a forward or a calculation: nothing has gone out
             away = Exchange(verdict=Verdict.POSTPONED, reason="unavailable", detail=str(error))
-            return Ended(self.about(attempt, None, away), begun=False)
+            return Brought(self.about(attempt, None, away), begun=False)
         except Poison as error:  # what was calculated cannot be written
             return self._refused(attempt, error)
 
-    def _refused(self, attempt: Attempt, error: Poison) -> Ended:
+    def _refused(self, attempt: Attempt, error: Poison) -> Brought:
         refused = Exchange(verdict=Verdict.PERMANENT, reason=error.reason, detail=error.detail)
-        return Ended(self.about(attempt, None, refused), begun=False)
+        return Brought(self.about(attempt, None, refused), begun=False)
 
-    async def _make(self, batch: Batch, shared: Shared, attempt: Attempt, event: Event, begin_by: float) -> Ended:
+    async def _make(self, batch: Batch, shared: Shared, attempt: Attempt, event: Event, begin_by: float) -> Brought:
         subscription = self.book().by_id.get(attempt.subscription_id)
         if subscription is None:
             detail = f"there is no subscription {attempt.subscription!r} any more"
             unknown = Exchange(verdict=Verdict.FAILED, reason="no_subscription", detail=detail)
-            return Ended(self.about(attempt, None, unknown))
+            return Brought(self.about(attempt, None, unknown))
         if attempt.follows is not None and not await self._was_delivered(batch, shared, attempt.follows, begin_by):
             early = Exchange(verdict=Verdict.POSTPONED, reason="order", detail="the event before was not delivered")
-            return Ended(self.about(attempt, subscription, early), begun=subscription.answers)
+            return Brought(self.about(attempt, subscription, early), begun=subscription.answers)
         if subscription.forward is not None:
             return self._forward(attempt, event, subscription, subscription.forward.queue)
         if subscription.calculation is not None:
@@ -117,10 +117,10 @@ class Maker:
             async with gate.passing(self._now_ms(), begin_by - time.monotonic()):
                 exchange = await self._traced_exchange(batch, attempt, event, subscription, begin_by)
         except Postponed as postponed:
-            return Ended(self.about(attempt, subscription, postponed.exchange))
+            return Brought(self.about(attempt, subscription, postponed.exchange))
         passing("attempt.answered")
         notices = gate.note(exchange, self._now_ms())
-        return Ended(self.about(attempt, subscription, exchange), notices=notices)
+        return Brought(self.about(attempt, subscription, exchange), notices=notices)
 
     async def _traced_exchange(
         self, batch: Batch, attempt: Attempt, event: Event, subscription: Subscription, begin_by: float
@@ -180,43 +180,43 @@ class Maker:
         gate.turn_to(subscription)
         return gate
 
-    def _forward(self, attempt: Attempt, event: Event, subscription: Subscription, target: str) -> Ended:
+    def _forward(self, attempt: Attempt, event: Event, subscription: Subscription, target: str) -> Brought:
         """A forward is made with the chunk's outputs: its result is durable only together with the record."""
         if target not in self._queues:
             exchange = Exchange(verdict=Verdict.FAILED, reason="no_queue", detail=f"there is no queue {target!r}")
-            return Ended(self.about(attempt, subscription, exchange), begun=False)
+            return Brought(self.about(attempt, subscription, exchange), begun=False)
         headers = hops.forwarded(attempt.headers, event.hops, attempt.queue, attempt.replay)
         record = Forwarded(
             f"queue.{target}", attempt.key, attempt.value, [(header.name, header.value) for header in headers]
         )
         result = self.about(attempt, subscription, Exchange(verdict=Verdict.DELIVERED))
         self._remember(attempt.attempt_id)
-        return Ended(result, (record,), begun=False)
+        return Brought(result, (record,), begun=False)
 
     async def _calculate(
         self, attempt: Attempt, event: Event, subscription: Subscription, name: str, begin_by: float
-    ) -> Ended:
+    ) -> Brought:
         """What is calculated goes out with the result; done again after a crash, it has the same ids."""
         calculation = self._pool.calculations.get(name)
         if calculation is None:
             detail = f"the setting calculations of the dispatch worker declares no {name!r}"
             unknown = Exchange(verdict=Verdict.FAILED, reason="no_calculation", detail=detail)
-            return Ended(self.about(attempt, subscription, unknown), begun=False)
+            return Brought(self.about(attempt, subscription, unknown), begun=False)
         try:
             emits = await self._pool.run(name, event, within_s=begin_by - time.monotonic())
         except Busy:
             busy = Exchange(verdict=Verdict.POSTPONED, reason="busy", detail="all calculations are at work")
-            return Ended(self.about(attempt, subscription, busy), begun=False)
+            return Brought(self.about(attempt, subscription, busy), begun=False)
         except Failed as failed:
             verdict = Verdict.FAILED if failed.again else Verdict.PERMANENT
             exchange = Exchange(verdict=verdict, reason=failed.reason, detail=failed.detail)
-            return Ended(self.about(attempt, subscription, exchange), begun=False)
+            return Brought(self.about(attempt, subscription, exchange), begun=False)
         count = hops.hops(attempt.headers, event.hops) + 1
         passed = hops.extended(hops.path(attempt.headers), attempt.queue)
         found = findings(calculation, event, emits, count, passed)
         sent = tuple(Forwarded(FINDINGS, one.key.encode(), self.finding(one), []) for one in found)
         self._remember(attempt.attempt_id)
-        return Ended(self.about(attempt, subscription, Exchange(verdict=Verdict.DELIVERED)), sent, begun=False)
+        return Brought(self.about(attempt, subscription, Exchange(verdict=Verdict.DELIVERED)), sent, begun=False)
 
     def _remember(self, attempt_id: str) -> None:
         self._forwards[attempt_id] = None

@@ -20,7 +20,7 @@ from typing import Final, Generic, TypeVar
 GATHER_S: Final = 0.05
 ENOUGH: Final = 256
 
-Ended = TypeVar("Ended")
+T = TypeVar("T")
 
 
 @dataclass(slots=True, eq=False)
@@ -32,32 +32,32 @@ class Waiting:
 
 
 @dataclass(slots=True, eq=False)
-class Running(Generic[Ended]):
+class Running(Generic[T]):
     """An attempt, what it brings, and the chunks that have asked for it. ``taken``: its result is being written."""
 
     attempt_id: str
     traceparent: str | None
-    ended: asyncio.Future[Ended]
+    ended: asyncio.Future[T]
     chunks: list[Waiting] = field(default_factory=list)
     taken: bool = False
 
 
-class UnderWay(Generic[Ended]):
+class UnderWay(Generic[T]):
     """Belongs to one event loop."""
 
     def __init__(self) -> None:
-        self._running: dict[str, Running[Ended]] = {}
-        self._ended: list[Running[Ended]] = []
+        self._running: dict[str, Running[T]] = {}
+        self._ended: list[Running[T]] = []
         self._some, self._enough = asyncio.Event(), asyncio.Event()
         self._writer: Waiting | None = None
         self._idle: list[Waiting] = []
 
-    def get(self, attempt_id: str) -> Running[Ended] | None:
+    def get(self, attempt_id: str) -> Running[T] | None:
         return self._running.get(attempt_id)
 
-    def begin(self, attempt_id: str, traceparent: str | None) -> Running[Ended]:
+    def begin(self, attempt_id: str, traceparent: str | None) -> Running[T]:
         """Whoever calls this sets ``ended``, or calls :meth:`give_up`."""
-        running: Running[Ended] = Running(attempt_id, traceparent, asyncio.get_running_loop().create_future())
+        running: Running[T] = Running(attempt_id, traceparent, asyncio.get_running_loop().create_future())
         running.ended.add_done_callback(partial(self._note, running))
         self._running[attempt_id] = running
         return running
@@ -72,7 +72,7 @@ class UnderWay(Generic[Ended]):
             self._some.set()  # it waits for nothing any more
             self._enough.set()
 
-    def wait_for(self, chunk: Waiting, running: Running[Ended]) -> None:
+    def wait_for(self, chunk: Waiting, running: Running[T]) -> None:
         """``chunk`` is not done before ``running`` is written."""
         running.chunks.append(chunk)
         chunk.left += 1
@@ -98,7 +98,7 @@ class UnderWay(Generic[Ended]):
         if self._writer is None and self._idle:
             self._idle[0].woken.set()
 
-    async def take(self) -> list[Running[Ended]]:
+    async def take(self) -> list[Running[T]]:
         """What has ended, for the chunk whose turn it is; :meth:`written` or :meth:`put_back` has to follow."""
         await self._some.wait()
         with suppress(TimeoutError):
@@ -111,20 +111,20 @@ class UnderWay(Generic[Ended]):
             running.taken = True
         return found
 
-    def put_back(self, found: list[Running[Ended]]) -> None:
+    def put_back(self, found: list[Running[T]]) -> None:
         """They could not be made durable."""
         for running in found:
             running.taken = False
         self._ended[:0] = found
         self._some.set()
 
-    def written(self, found: Iterable[Running[Ended]]) -> None:
+    def written(self, found: Iterable[Running[T]]) -> None:
         """They are durable."""
         for running in found:
             del self._running[running.attempt_id]
             self._release(running)
 
-    def _note(self, running: Running[Ended], ended: asyncio.Future[Ended]) -> None:
+    def _note(self, running: Running[T], ended: asyncio.Future[T]) -> None:
         if ended.cancelled():
             return
         self._ended.append(running)
@@ -132,7 +132,7 @@ class UnderWay(Generic[Ended]):
         if len(self._ended) >= min(ENOUGH, len(self._running)):
             self._enough.set()
 
-    def _release(self, running: Running[Ended]) -> None:
+    def _release(self, running: Running[T]) -> None:
         for chunk in running.chunks:
             chunk.left -= 1
             if not chunk.left:

@@ -111,16 +111,17 @@ class Works:
 
 
 class Lane:
-    """The chunks of one partition number, of whichever topic, in the order of their arrival."""
+    """The chunks of one partition number, of whichever topic, in the order of their arrival. Those of agents that take
+    turns wait apart; of what waits here and there, one is done after one of the other."""
 
     def __init__(self, works: Works, partition: int, generation: int) -> None:
         self._works = works
         self._partition = partition
         self._generation = generation
-        #: What waits, in the order of its arrival: of all agents but those that take turns, and of these.
-        self._first: deque[Work] = deque()
-        self._second: deque[Work] = deque()
-        self._turn_of_second = False
+        #: What waits, in the order of its arrival; ``_turn`` says from which of the two the last one was.
+        self._others: deque[Work] = deque()
+        self._taking_turns: deque[Work] = deque()
+        self._turn = False
         #: Something waits, or the lane is to close.
         self._woken = asyncio.Event()
         self._beside: set[asyncio.Task[None]] = set()
@@ -134,19 +135,22 @@ class Lane:
 
     def put(self, chunk: Chunk, agent: Agent) -> None:
         """Queue a chunk; never blocks (the driver pauses partitions when too much is buffered)."""
-        (self._second if agent.in_turn else self._first).append((chunk, agent))
+        (self._taking_turns if agent.in_turn else self._others).append((chunk, agent))
         self._woken.set()
 
     async def close(self) -> None:
         """Finish the chunk that is being worked on, forget the queued ones, close the store."""
+        self._shut()
+        await asyncio.wait([self._task])
+
+    def _shut(self) -> None:
         self._closing.set()
         self._woken.set()
-        await asyncio.wait([self._task])
 
     async def _run(self) -> None:
         try:
             self._store = await self._open()
-            while not self._closing.is_set():
+            while True:
                 waiting = await self._next()
                 chunk, agent = waiting.popleft()
                 if agent.side_by_side:
@@ -180,7 +184,7 @@ class Lane:
             try:
                 await self._finish([chunk], handler, beside=True)
             except (Abandoned, Stopped):
-                self._closing.set()
+                self._shut()
             except Exception as error:
                 self._works.on_fatal(error)
 
@@ -191,14 +195,14 @@ class Lane:
         task.add_done_callback(self._beside.discard)
 
     async def _next(self) -> deque[Work]:
-        """Wait until something is to be done; whose turn it is."""
-        while not self._first and not self._second:
-            if self._closing.is_set():
-                raise Abandoned
+        """Wait until something is to be done; whose turn it is. Raises Abandoned when the lane is to close."""
+        while not self._closing.is_set():
+            if self._others or self._taking_turns:
+                self._turn = bool(self._taking_turns) and (not self._turn or not self._others)
+                return self._taking_turns if self._turn else self._others
             self._woken.clear()
             await self._woken.wait()
-        self._turn_of_second = bool(self._second) and (not self._turn_of_second or not self._first)
-        return self._second if self._turn_of_second else self._first
+        raise Abandoned
 
     async def _open(self) -> Store:
         store: Store = await self._patiently("store", self._open_once)

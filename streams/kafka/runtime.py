@@ -154,8 +154,9 @@ class Runtime:
         Such a handler writes no row that another chunk's decision needs, and keeps nothing in ``batch.memory``; what it
         has to hand at a yield becomes durable at once, rows not after outputs, so it can do with either alone.
 
-        ``in_turn``: chunks of a partition are handled in the order of their arrival, those of this agent apart, in turn
-        with those of all others. For what comes from outside: much of it may wait, and what is under way shall go on.
+        ``in_turn``: what waits of such agents is one queue, of all others another, and the lane takes from both in
+        turn, instead of all in the order of arrival. For what comes from outside: much of it may wait, and what is
+        under way shall go on.
         """
         agent = Agent(handler, side_by_side, in_turn)
         if open is not None:

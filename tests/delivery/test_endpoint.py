@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import time
 from collections.abc import AsyncIterator, Callable
@@ -13,6 +14,7 @@ import pytest
 from aiohttp import web
 
 from agents.delivery.endpoint_gate import Gate, Postponed
+from agents.delivery.slots import Slots
 from streams.core.catalogue import CATALOGUE
 from streams.core.delivery import made
 from streams.core.delivery.endpoint import (
@@ -131,10 +133,10 @@ def test_the_success_rate_is_that_of_the_last_day() -> None:
 # -- the pace --------------------------------------------------------------------------------------------------------
 
 
-def taking(per_second: int, seconds: int, open_at_once: int = 16) -> Pace:
-    """An endpoint that has taken so many, evenly; ``open_at_once`` are open at the end."""
+def taking(per_second: int, seconds: int, slots: int = 16) -> Pace:
+    """An endpoint that has taken so many, evenly, in all of its slots, which are open at the end."""
     pace = Pace()
-    for _ in range(open_at_once):
+    for _ in range(slots):
         pace.begin(0.0)
     for number in range(1, per_second * seconds + 1):
         pace.end(number / per_second)
@@ -142,15 +144,21 @@ def taking(per_second: int, seconds: int, open_at_once: int = 16) -> Pace:
     return pace
 
 
-def test_who_waits_is_told_by_how_many_have_ended() -> None:
-    """A thousand wait before an endpoint that takes a thousand a second."""
-    assert taking(1_000, 10).wait_s(1_000, 10.0) == pytest.approx(1.0, rel=0.05)
-    assert taking(5, 60, open_at_once=1).wait_s(10, 60.0) == pytest.approx(2.0, rel=0.1)
+def test_who_waits_is_told_by_how_long_requests_were_open() -> None:
+    """A thousand wait before an endpoint that takes a thousand a second, ten before one that takes five."""
+    assert taking(1_000, 10).wait_s(1_000, 16, 10.0) == pytest.approx(1.0, rel=0.05)
+    assert taking(5, 60, slots=1).wait_s(10, 1, 60.0) == pytest.approx(2.0, rel=0.1)
 
 
 def test_a_moment_in_which_nothing_ends_sends_nobody_back() -> None:
     """All requests that were open have taken a tenth of a second, instead of a few milliseconds."""
-    assert taking(3_000, 2).wait_s(1_000, 2.1) < 0.5
+    assert taking(3_000, 2).wait_s(1_000, 16, 2.1) < 0.5
+
+
+def test_a_burst_after_a_trickle_is_what_the_endpoint_can_take() -> None:
+    """One after the other, twenty a second; sixteen at once will be sixteen times as many."""
+    trickle = taking(20, 10, slots=1)
+    assert trickle.wait_s(240, 16, 10.0) == pytest.approx(0.75, rel=0.05)
 
 
 def test_one_request_that_hangs_does_not_hold_up_those_in_other_slots() -> None:
@@ -161,19 +169,27 @@ def test_one_request_that_hangs_does_not_hold_up_those_in_other_slots() -> None:
         pace.begin(number / 100)
         pace.end((number + 1) / 100)
 
-    assert pace.wait_s(300, 60.0) == pytest.approx(3.0, rel=0.05)
+    assert pace.wait_s(300, 2, 60.0) == pytest.approx(3.0, rel=0.05)
 
 
-def test_an_endpoint_that_answers_nothing_is_found_out_and_time_without_requests_says_nothing() -> None:
-    """Sixteen are open and none ends: after ten seconds thirty that wait would wait too long."""
+def test_an_endpoint_that_answers_nothing_is_found_out() -> None:
+    """Sixteen are open and none ends: after ten seconds thirty that wait would wait too long; after a tenth of one, the
+    first connection may take that."""
     silent = taking(0, 0)
-    assert silent.wait_s(30, 0.1) < 1.0
-    assert silent.wait_s(30, 10.0) > 5.0
+    assert silent.wait_s(1_000, 16, 0.1) == 0.0
+    assert silent.wait_s(30, 16, 10.0) > 5.0
+    went_silent = taking(1_000, 10)
+    assert went_silent.wait_s(30, 16, 40.0) > 5.0
 
-    idle = taking(1_000, 10, open_at_once=1)
+
+def test_time_without_requests_says_nothing() -> None:
+    """An hour later the endpoint is as fast as it was; of one that had no request nothing is known."""
+    idle = taking(1_000, 10, slots=1)
     idle.end(10.0)
-    assert idle.wait_s(1_000, 3_600.0) == pytest.approx(1.0, rel=0.05)
-    assert Pace().wait_s(1_000, 0.0) == 0.0
+    assert idle.wait_s(1_000, 1, 3_600.0) == pytest.approx(1.0, rel=0.05)
+    idle.begin(3_600.0)
+    assert idle.wait_s(1_000, 1, 3_600.0) == pytest.approx(1.0, rel=0.05)
+    assert Pace().wait_s(1_000, 1, 0.0) == 0.0
 
 
 # -- the gate --------------------------------------------------------------------------------------------------------
@@ -227,55 +243,105 @@ def test_what_would_have_to_wait_too_long_for_its_turn_is_sent_back_with_the_tim
     assert min(after_s) >= 1
 
 
-def test_a_guess_sends_nothing_back_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who comes now would wait for an hour, as it looks: it is to come again, but sooner."""
-    monkeypatch.setattr(Pace, "wait_s", lambda self, waiting, now: 3_600.0)
+@pytest.mark.parametrize(
+    ("guess_s", "fields", "after_s"),
+    [
+        (3_600.0, {"max_concurrency": 1}, 10),
+        (7.0, {"max_concurrency": 1}, 7),
+        (0.0, {"max_concurrency": 1, "max_per_second": 1}, 20),
+    ],
+)
+def test_a_guess_sends_nothing_back_for_long_but_a_rate_is_certain(
+    monkeypatch: pytest.MonkeyPatch, guess_s: float, fields: dict[str, Any], after_s: int
+) -> None:
+    """Twenty wait for the only slot; who comes now is told when to come again."""
+    monkeypatch.setattr(Pace, "wait_s", lambda self, waiting, slots, now: guess_s)
 
     async def main() -> int | None:
-        gate = Gate(subscription(max_concurrency=1), None)
+        gate = Gate(subscription(**fields), None)
+        hang = asyncio.Event()
 
         async def request() -> None:
             async with gate.passing(0, math.inf):
-                await asyncio.Event().wait()
+                await hang.wait()
 
-        both = [asyncio.create_task(request()) for _ in range(2)]
+        requests = [asyncio.create_task(request()) for _ in range(20 if guess_s == 0.0 else 2)]
         await asyncio.sleep(0)
         with pytest.raises(Postponed) as caught:
-            gate.check(0, 60.0)
-        for one in both:
+            gate.check(0, 5.0)
+        for one in requests:
             one.cancel()
-        await asyncio.wait(both)
+        await asyncio.wait(requests)
         return caught.value.exchange.retry_after_s
 
-    assert asyncio.run(main()) == 10
+    assert asyncio.run(main()) == after_s
 
 
-def test_never_more_requests_are_open_than_the_subscription_allows() -> None:
-    """Nor when it becomes less while some are under way."""
+def test_the_gate_knows_how_many_are_open_and_how_long_they_take() -> None:
+    """Whether they end well or not."""
 
-    async def main() -> int:
-        one = subscription(max_concurrency=4)
+    async def main() -> None:
+        gate = Gate(subscription(max_concurrency=2), None)
+        for error in (None, ZeroDivisionError):
+            with contextlib.suppress(ZeroDivisionError):
+                async with gate.passing(0, math.inf):
+                    assert gate.pace.open == 1
+                    await asyncio.sleep(0.01)
+                    if error is not None:
+                        raise error
+            assert gate.pace.open == 0
+            assert gate.pace.wait_s(1_000, 2, time.monotonic()) >= 4.0
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(("before", "after"), [(16, 4), (4, 16)])
+def test_a_change_of_concurrency_holds_at_once_and_stays(before: int, after: int) -> None:
+    """Made while all slots are taken and others wait: nobody too many is let in, and nobody too few later."""
+
+    async def main() -> list[int]:
+        one = subscription(max_concurrency=before)
         gate = Gate(one, None)
-        now = most_after = 0
+        go_on, most, changed = asyncio.Event(), [0, 0], False
 
         async def request() -> None:
-            nonlocal now, most_after
             async with gate.passing(0, math.inf):
-                now += 1
-                assert now <= gate.subscription.max_concurrency or not narrowed
-                if narrowed:
-                    most_after = max(most_after, now)
+                began_before = not changed
+                most[changed] = max(most[changed], gate.pace.open)
+                if began_before:
+                    await go_on.wait()
                 await asyncio.sleep(0.001)
-                now -= 1
 
-        narrowed = False
-        await asyncio.gather(*(request() for _ in range(40)))
-        gate.turn_to(replace(one, version=2, max_concurrency=2))
-        narrowed = True
-        await asyncio.gather(*(request() for _ in range(40)))
-        return most_after
+        requests = [asyncio.create_task(request()) for _ in range(60)]
+        await asyncio.sleep(0.01)
+        gate.turn_to(replace(one, version=2, max_concurrency=after))
+        changed = True
+        await asyncio.sleep(0.01)
+        go_on.set()
+        await asyncio.gather(*requests)
+        return most
 
-    assert asyncio.run(main()) == 2
+    assert asyncio.run(main()) == [before, after]
+
+
+def test_who_gives_up_waiting_takes_no_slot_with_it() -> None:
+    """Neither one that still waited, nor one that was given its slot in the same moment."""
+
+    async def main() -> None:
+        slots = Slots(1)
+        await slots.acquire()
+        waiting = [asyncio.create_task(slots.acquire()) for _ in range(3)]
+        await asyncio.sleep(0)
+        waiting[0].cancel()
+        slots.release()  # to the second one, which is cancelled before it knows
+        waiting[1].cancel()
+        await asyncio.wait_for(waiting[2], TIMEOUT_SECONDS)
+        slots.release()
+        await asyncio.wait_for(slots.acquire(), TIMEOUT_SECONDS)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(slots.acquire(), 0.01)
+
+    asyncio.run(main())
 
 
 # -- the dispatcher --------------------------------------------------------------------------------------------------

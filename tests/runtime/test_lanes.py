@@ -53,6 +53,25 @@ class Refusing:
             raise DeliveryFailed("the first time")
 
 
+def works_of(
+    threads: ThreadPoolExecutor,
+    *,
+    outbox: Refusing | None = None,
+    stores: Stores | None = None,
+    on_done: Callable[[Chunk], None] = lambda _: None,
+) -> Works:
+    """What a lane needs; an error of its own fails the test."""
+
+    def on_fatal(error: BaseException) -> None:
+        raise AssertionError from error
+
+    return Works(
+        app="test", outbox=cast("Outbox", outbox), stores=stores or Stores(), openers=[], threads=threads,
+        opening=lambda _: None, now=lambda _: None, guard=lambda _: None, on_done=on_done, advance=lambda _: None,
+        caught_up=lambda _: True, on_fatal=on_fatal, changelog_topic="rows",
+    )  # fmt: skip
+
+
 async def handled(
     *waiting: Chunk,
     handler: Handler | None = None,
@@ -74,15 +93,8 @@ async def handled(
         if len(done) == len(waiting):
             finished.set()
 
-    def on_fatal(error: BaseException) -> None:
-        raise AssertionError from error
-
     with ThreadPoolExecutor(1) as threads:
-        works = Works(
-            app="test", outbox=cast("Outbox", outbox), stores=stores or Stores(), openers=[], threads=threads,
-            opening=lambda _: None, now=lambda _: None, guard=lambda _: None, on_done=on_done, advance=lambda _: None,
-            caught_up=lambda _: True, on_fatal=on_fatal, changelog_topic="rows",
-        )  # fmt: skip
+        works = works_of(threads, outbox=outbox, stores=stores, on_done=on_done)
         lane = Lane(works, 0, 1)
         for one in waiting:
             lane.put(one, Agent(handler or handle, side_by_side=handler is not None, in_turn=one.topic == in_turn))
@@ -185,3 +197,35 @@ def test_a_broker_that_is_away_when_a_lane_notes_its_position_ends_nothing(
 
     assert sorted(one.topic for one in done) == ["a", "b", "c"]
     assert stores.asked > 0
+
+
+def test_a_lane_that_has_nothing_to_do_takes_up_what_comes_and_ends_when_it_is_told() -> None:
+    """It sleeps until then, and what waits at its end is left to whoever has the partition next."""
+    batches: list[int] = []
+
+    async def main() -> None:
+        begun, go_on = asyncio.Event(), asyncio.Event()
+
+        async def handle(batch: Batch) -> None:
+            batches.append(batch.records[0].offset)
+            begun.set()
+            await go_on.wait()
+
+        with ThreadPoolExecutor(1) as threads:
+            lane = Lane(works_of(threads), 0, 1)
+            await asyncio.sleep(0.01)
+            lane.put(chunk("t", 0, 1), Agent(handle))
+            await asyncio.wait_for(begun.wait(), 30.0)
+            lane.put(chunk("u", 0, 1), Agent(handle))
+            closing = asyncio.create_task(lane.close())
+            await asyncio.sleep(0)
+            go_on.set()
+            await asyncio.wait_for(closing, 30.0)
+
+            idle = Lane(works_of(threads), 0, 1)
+            await asyncio.sleep(0.01)
+            await asyncio.wait_for(idle.close(), 30.0)
+
+    asyncio.run(main())
+
+    assert batches == [0]
