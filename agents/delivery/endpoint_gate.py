@@ -79,11 +79,15 @@ class Gate:
         """Refuse at once what cannot begin, or is not likely to within ``within_s``; raises :class:`Postponed`."""
         self._check_health(now_ms)
         if self._waiting:
-            guess_s = self.pace.wait_s(self._waiting, self._slots.width, time.monotonic())
+            guess_s = self._guess_s()
             turn_s = self._waiting * self._distance
             if max(guess_s, turn_s) > within_s:
                 detail = f"{self._waiting} requests wait for the endpoint already"
                 raise Postponed("busy", detail, max(min(guess_s, LONGEST_BUSY_S), turn_s))
+
+    def _guess_s(self) -> float:
+        """How long who waits is likely to wait."""
+        return self.pace.wait_s(self._waiting, self._slots.width, time.monotonic())
 
     def _check_health(self, now_ms: int) -> None:
         health = self._health
@@ -101,8 +105,7 @@ class Gate:
                 raise Postponed("breaker", "one request finds out whether the receiver is back", PROBE_S)
 
     def passing(self, now_ms: int, within_s: float) -> Passage:
-        """Wait for a slot and for the rate; postponed if that takes longer than ``within_s``. Of a slot that is known
-        only when there is one: after the time-out of a request at the latest."""
+        """Wait for a slot and for the rate; postponed if that takes longer than ``within_s``."""
         return Passage(self, now_ms, within_s)
 
     def note(self, exchange: Exchange, at_ms: int) -> tuple[Notice, ...]:
@@ -140,7 +143,11 @@ class Passage:
         gate._probing = gate._probing or self._probe
         gate._waiting += 1
         try:
-            await gate._slots.acquire()
+            try:
+                await gate._slots.acquire(latest)
+            except TimeoutError:
+                detail = f"no slot of the endpoint was free within {self._within_s:.1f} s"
+                raise Postponed("busy", detail, min(gate._guess_s(), LONGEST_BUSY_S)) from None
             try:
                 await self._begin(latest)
             except BaseException:

@@ -324,8 +324,62 @@ def test_a_change_of_concurrency_holds_at_once_and_stays(before: int, after: int
     assert asyncio.run(main()) == [before, after]
 
 
+def test_who_waits_for_a_slot_for_too_long_is_sent_back_while_the_request_in_it_hangs() -> None:
+    """Nothing is known of the endpoint yet, so nobody could say before how long it would take."""
+
+    async def main() -> tuple[str | None, str | None]:
+        gate, hang = Gate(subscription(max_concurrency=1), None), asyncio.Event()
+
+        async def request(within_s: float) -> None:
+            async with gate.passing(0, within_s):
+                await hang.wait()
+
+        first, patient = asyncio.create_task(request(math.inf)), asyncio.create_task(request(TIMEOUT_SECONDS))
+        await asyncio.sleep(0)
+        with pytest.raises(Postponed) as caught:
+            await asyncio.wait_for(request(0.05), TIMEOUT_SECONDS)
+        assert gate.pace.open == 1, "the first one is still there"
+        hang.set()
+        await asyncio.gather(first, patient)
+        await asyncio.wait_for(request(TIMEOUT_SECONDS), TIMEOUT_SECONDS)
+        return caught.value.exchange.reason, caught.value.exchange.detail
+
+    assert asyncio.run(main()) == ("busy", "no slot of the endpoint was free within 0.1 s")
+
+
+def test_each_gives_up_at_its_own_time_and_the_others_keep_their_turn() -> None:
+    """The one who came last is the first whose time is over; of those behind it nobody notices."""
+
+    async def main() -> list[str]:
+        slots, began, seen = Slots(1), time.monotonic(), list[str]()
+        await slots.acquire()
+
+        async def one(name: str, within_s: float) -> None:
+            try:
+                await slots.acquire(began + within_s)
+            except TimeoutError:
+                assert time.monotonic() >= began + within_s - 0.002, "the clock of the event loop is a little coarser"
+                seen.append(f"{name} gave up")
+            else:
+                seen.append(f"{name} began")
+
+        late = [("first", TIMEOUT_SECONDS), ("second", 0.1), ("third", math.inf), ("fourth", 0.05)]
+        tasks = [asyncio.create_task(one(*known)) for known in late]
+        await asyncio.wait({tasks[1], tasks[3]}, timeout=TIMEOUT_SECONDS)
+        for task in (tasks[0], tasks[2]):
+            slots.release()
+            await asyncio.wait_for(task, TIMEOUT_SECONDS)
+        slots.release()
+        await asyncio.wait_for(slots.acquire(began), TIMEOUT_SECONDS)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(slots.acquire(began), TIMEOUT_SECONDS)
+        return seen
+
+    assert asyncio.run(main()) == ["fourth gave up", "second gave up", "first began", "third began"]
+
+
 def test_who_gives_up_waiting_takes_no_slot_with_it() -> None:
-    """Neither one that still waited, nor one that was given its slot in the same moment."""
+    """Neither one that still waited, nor one that was given its slot, or sent away, in the same moment."""
 
     async def main() -> None:
         slots = Slots(1)
@@ -336,6 +390,10 @@ def test_who_gives_up_waiting_takes_no_slot_with_it() -> None:
         slots.release()  # to the second one, which is cancelled before it knows
         waiting[1].cancel()
         await asyncio.wait_for(waiting[2], TIMEOUT_SECONDS)
+        over = asyncio.create_task(slots.acquire(0.0))
+        await asyncio.sleep(0)
+        asyncio.get_running_loop().call_later(0.0, over.cancel)  # after the timer that sends it away
+        await asyncio.wait({over}, timeout=TIMEOUT_SECONDS)
         slots.release()
         await asyncio.wait_for(slots.acquire(), TIMEOUT_SECONDS)
         with pytest.raises(TimeoutError):
