@@ -15,7 +15,9 @@ import structlog
 from streams.codec import Codec
 from streams.core.clock import Tick
 from streams.core.delivery import hops
-from streams.core.delivery.desk import Again, Book, Bury, Desk, Disable, Effect, Incoming, Send
+from streams.core.delivery.book import Book
+from streams.core.delivery.desk import Again, Desk, Incoming
+from streams.core.delivery.effects import Bury, Disable, Effect, Send
 from streams.core.delivery.index import Index, rebuild
 from streams.core.delivery.messages import Attempt, Header, Reopen, Replay, Result
 from streams.core.delivery.units import Unit

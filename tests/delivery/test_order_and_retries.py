@@ -10,7 +10,7 @@ import pytest
 
 from agents.delivery.units import SLICE
 from streams.core.delivery import units
-from streams.core.delivery.desk import TRAIN
+from streams.core.delivery.flow import TRAIN
 from streams.core.delivery.messages import Verdict
 from streams.core.delivery.retries import JITTER, MAX_RETRY_AFTER_S, next_delay_ms
 from streams.core.delivery.units import Done, State, Unit

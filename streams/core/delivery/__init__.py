@@ -13,7 +13,10 @@ ends as delivered, dead or discarded::
 ``retries``    when the next attempt is due
 ``window``     how many attempts of a subscription are under way at once
 ``index``      what to do next, derived from the rows, in memory
-``desk``       the decisions: accept, settle, wake
+``desk``       the decisions: accept, settle, replay, wake
+``flow``       whose turn it is, what goes out together, and what an end lets go on
+``effects``    what is to be done after a decision
+``book``       the subscriptions, as they are looked up
 ``hops``       the loop guard of forwarding
 ``made``       the dispatch worker's rows: which attempts were begun, how an endpoint fares
 ``pace``       how fast an endpoint takes requests

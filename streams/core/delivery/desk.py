@@ -2,8 +2,8 @@
 
 A :class:`Desk` writes rows and returns effects; the agent turns them into records. It promises:
 
-- in-order: an event is sent only after the one before it in its key was delivered or given up. Up to :data:`TRAIN`
-  events of a key are handed to the dispatch worker together; it stops at the first that fails (``Attempt.follows``);
+- in-order: an event is sent only after the one before it in its key was delivered or given up
+  (:mod:`streams.core.delivery.flow`);
 - a unit is attempted at most ``len(schedule_s)`` times (the same attempt may be asked for twice after a crash);
 - a repeated event is recognised for :data:`DONE_KEPT_MS`, and its first version is the one that is delivered;
 - a replay is a unit of its own, in a lane of its run: it holds up no event, and goes after those that happen now.
@@ -13,26 +13,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
-from heapq import heappop
-from itertools import islice
-from typing import Final, TypeAlias
+from typing import Final
 
 from streams.core.delivery import hops, units
+from streams.core.delivery.book import Book
+from streams.core.delivery.effects import Disable, Effect
+from streams.core.delivery.flow import POSTPONE_MS, Flow
 from streams.core.delivery.index import Index
-from streams.core.delivery.messages import Attempt, Header, Reopen, Replay, Result, Verdict, attempt_id
+from streams.core.delivery.messages import Header, Reopen, Replay, Result, Verdict
 from streams.core.delivery.recipients import refusal, unit_ids
 from streams.core.delivery.retries import next_delay_ms
-from streams.core.delivery.units import Activation, Disabled, Done, Parked, Reached, Span, State, Table, Unit
+from streams.core.delivery.units import Activation, Disabled, Done, Reached, Span, State, Table, Unit
 from streams.core.errors import Poison
 from streams.core.events import Event
 from streams.core.ids import replayed_unit_id
-from streams.core.subscription_filter import Acceptance
 from streams.core.subscriptions import OnExhausted, Ordering, Subscription
 
-#: Events of one key handed over together. One by one, each would wait for a round trip by Kafka, and an account with
-#: thousands of services would need minutes for its own night.
-TRAIN: Final = 64
 #: Rows and attempts carry the event; above this the changelog record would pass Kafka's limit of 1 MiB.
 MAX_EVENT_BYTES: Final = 900_000
 #: A repeated event can come as long as the queue keeps records (7 days), plus a day of clock differences.
@@ -46,10 +42,6 @@ GONE: Final = 410
 DISABLED: Final = "disabled"
 #: Its reason for one that could not begin in time, as others of the endpoint came first, or too many of all.
 BUSY: Final = "busy"
-#: An endpoint that was too busy gets a moment; without it, its units would circle between the workers all the time.
-POSTPONE_MS: Final = 1_000
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,44 +66,6 @@ class Again:
     event: Event | Poison
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Send:
-    """Ask the dispatch worker for an attempt."""
-
-    attempt: Attempt
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bury:
-    """Write the dead letter of ``unit``; ``status`` and ``body`` are in the unit."""
-
-    unit: Unit
-    reason: str
-    detail: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Disable:
-    """Tell people that the receiver of this version of the subscription asked for no more (410)."""
-
-    subscription: str
-    version: int
-
-
-Effect: TypeAlias = Send | Bury | Disable
-
-
-class Book:
-    """The live subscriptions by id and by queue, and what they accept."""
-
-    def __init__(self, subscriptions: Iterable[Subscription], acceptance: Acceptance) -> None:
-        self.acceptance = acceptance
-        self.by_id: dict[str, Subscription] = {one.id: one for one in subscriptions}
-        self.by_queue: dict[str, list[Subscription]] = {}
-        for one in self.by_id.values():
-            self.by_queue.setdefault(one.queue, []).append(one)
-
-
 class Desk:
     """Decides for one partition at one instant; ``now_ms`` is wall-clock Unix milliseconds."""
 
@@ -119,12 +73,12 @@ class Desk:
         self._table = Table(rows)
         self._index = index
         self._book = book
-        self._partition = partition
         self._now_ms = now_ms
+        self._flow = Flow(self._table, index, book, partition, now_ms)
 
     def turn_to(self, rows: units.Rows) -> None:
         """Go on with other rows: the runtime gives new ones after it has made the former durable."""
-        self._table = Table(rows)
+        self._table = self._flow.table = Table(rows)
 
     # Intake
 
@@ -203,41 +157,23 @@ class Desk:
         """Begin a new unit, or end it at once when it can never be delivered."""
         size = len(unit.value) + sum(len(header.name) + len(header.value) for header in unit.headers)
         if size > MAX_EVENT_BYTES:
-            yield from self._end(unit, State.DEAD, "too_large", f"{size} bytes, at most {MAX_EVENT_BYTES}")
+            yield from self._flow.end(unit, State.DEAD, "too_large", f"{size} bytes, at most {MAX_EVENT_BYTES}")
             return
         refused = refusal(subscription, unit.recipient)
         if refused is not None:
-            yield from self._end(unit, State.DEAD, *refused)
+            yield from self._flow.end(unit, State.DEAD, *refused)
             return
         goes_on = subscription.forward is not None or subscription.calculation is not None
         if goes_on and unit.replay is None and hops.replayed(unit.headers) is not None:
             # A replay is for the receivers of one subscription; what it forwards must not set off everything again.
-            yield from self._end(unit, State.DISCARDED, "replayed", "")
+            yield from self._flow.end(unit, State.DISCARDED, "replayed", "")
             return
         if goes_on and hops.hops(unit.headers, event.hops) >= hops.MAX_HOPS:
             passed = hops.extended(hops.path(unit.headers), unit.queue)
             detail = f"forwarded or calculated {hops.MAX_HOPS} times: {passed}"
-            yield from self._end(unit, State.DEAD, "hop_limit", detail)
+            yield from self._flow.end(unit, State.DEAD, "hop_limit", detail)
             return
-        self._table.put_unit(unit)
-        self._index.join(unit)
-        if self._is_head(unit):
-            self._index.wait(unit, self._now_ms)
-            yield from self._advance(subscription.id)
-        else:
-            yield from self._lengthen(unit)
-
-    def _lengthen(self, unit: Unit) -> Iterator[Effect]:
-        """Hand ``unit``, the last of its lane, over behind the one before it, if all of the lane is on its way."""
-        lane = self._index.lanes[unit.subscription_id, unit.lane or ""]
-        subscription = self._book.by_id.get(unit.subscription_id)
-        if subscription is None or not 1 < len(lane) <= TRAIN or unit.due_ms > self._now_ms:
-            return
-        if not self._index.window(subscription.id).has_room(subscription):
-            return
-        before = self._table.unit(lane[-2][1])
-        if before is not None and before.state is State.IN_FLIGHT:
-            yield self._attempt(unit, subscription, follows=attempt_id(before.unit_id, before.attempts))
+        yield from self._flow.enter(unit)
 
     # Results
 
@@ -251,7 +187,7 @@ class Desk:
         if result.verdict is Verdict.DELIVERED:
             window.delivered()
             ended = unit if unit.attempts >= result.number else replace(unit, attempts=result.number)
-            yield from self._end(ended, State.DELIVERED, None, "")
+            yield from self._flow.end(ended, State.DELIVERED, None, "")
             self._repair(unit)
         elif unit.state is State.IN_FLIGHT and result.number == unit.attempts:
             if result.verdict is Verdict.POSTPONED:
@@ -260,10 +196,10 @@ class Desk:
                 elif result.reason == BUSY and (subscription := self._book.by_id.get(unit.subscription_id)):
                     window.was_busy(subscription, self._now_ms)
                 wait_ms = max(POSTPONE_MS, (result.retry_after_s or 0) * 1000)
-                self._retry(replace(unit, attempts=unit.attempts - 1), wait_ms)
+                self._flow.retry(replace(unit, attempts=unit.attempts - 1), wait_ms)
             else:
                 yield from self._failed(unit, result)
-        yield from self._advance(unit.subscription_id)
+        yield from self._flow.advance(unit.subscription_id)
 
     def _raise_the_dead(self, result: Result) -> None:
         done = self._table.done(result.unit_id)
@@ -280,7 +216,7 @@ class Desk:
             last_body=(result.body or "")[:MAX_BODY_CHARS] or None,
         )
         if result.verdict is Verdict.PERMANENT:
-            yield from self._end(failed, State.DEAD, reason, result.detail or "")
+            yield from self._flow.end(failed, State.DEAD, reason, result.detail or "")
             return
         subscription = self._book.by_id.get(unit.subscription_id)
         gone = result.status == GONE
@@ -294,10 +230,10 @@ class Desk:
             else 0
         )
         if delay_ms is None:
-            yield from self._end(failed, State.DEAD, "exhausted", f"{unit.attempts} attempts, the last: {reason}")
+            yield from self._flow.end(failed, State.DEAD, "exhausted", f"{unit.attempts} attempts, the last: {reason}")
             return
         # A disabled endpoint is not called by the schedule: its units wait for a newer version of the subscription.
-        self._retry(failed, 0 if gone else delay_ms)
+        self._flow.retry(failed, 0 if gone else delay_ms)
 
     def _disable(self, unit: Unit, result: Result) -> Iterator[Effect]:
         if self._index.disabled.get(unit.subscription_id, 0) >= result.subscription_version:
@@ -306,12 +242,6 @@ class Desk:
         self._table.put(units.endpoint_key(unit.subscription_id), disabled)
         self._index.disabled[unit.subscription_id] = disabled.version
         yield Disable(subscription=unit.subscription, version=disabled.version)
-
-    def _retry(self, unit: Unit, delay_ms: int) -> None:
-        pending = replace(unit, state=State.PENDING, due_ms=self._now_ms + delay_ms)
-        self._table.put_unit(pending)
-        self._index.window(unit.subscription_id).end(unit.unit_id)
-        self._index.wait(pending, self._now_ms)
 
     # Replay and redrive
 
@@ -338,13 +268,13 @@ class Desk:
             lane = _run_lane(wanted.run, _lane(event, wanted.recipient))
         unit = replace(self._begun(wanted, unit_id, lane), replay=wanted.run, replay_of=wanted.unit_id)
         if isinstance(event, Poison):
-            yield from self._end(unit, State.DEAD, event.reason, event.detail)
+            yield from self._flow.end(unit, State.DEAD, event.reason, event.detail)
         elif subscription is None:
-            yield from self._end(unit, State.DISCARDED, "no_subscription", "")
+            yield from self._flow.end(unit, State.DISCARDED, "no_subscription", "")
         elif subscription.calculation is not None:
-            yield from self._end(unit, State.DISCARDED, "calculation", "")
+            yield from self._flow.end(unit, State.DISCARDED, "calculation", "")
         elif self._table.unit(wanted.unit_id) is not None:
-            yield from self._end(unit, State.DISCARDED, "open", "")
+            yield from self._flow.end(unit, State.DISCARDED, "open", "")
         else:
             yield from self._admit(subscription, unit, event)
 
@@ -355,7 +285,7 @@ class Desk:
         lane = (unit.subscription_id, unit.lane.removeprefix(_run_lane(unit.replay, "")))
         parked = self._table.parked(*lane)
         if parked is not None and parked.unit_id == unit.replay_of:
-            self._unpark(lane)
+            self._flow.unpark(lane)
 
     def reopen(self, wanted: Reopen) -> Iterator[Effect]:
         """Begin a unit that was given up again, at its place in its key, with the whole policy before it.
@@ -378,17 +308,13 @@ class Desk:
             replay_of=wanted.replay_of,
         )
         self._table.delete(units.done_key(unit.unit_id))
-        self._table.put_unit(unit)
-        self._index.join(unit)
         if unit.lane is not None:
             lane = (unit.subscription_id, unit.lane)
             parked = self._table.parked(*lane)
             if parked is not None and parked.unit_id == unit.unit_id:
                 self._table.delete(units.lane_key(*lane))
                 self._index.parked.discard(lane)
-        if self._is_head(unit):
-            self._index.wait(unit, self._now_ms)
-            yield from self._advance(unit.subscription_id)
+        yield from self._flow.enter(unit)
 
     def _begun(self, wanted: Replay | Reopen, unit_id: str, lane: str | None) -> Unit:
         """A unit that a command asks for, due now, before its first attempt."""
@@ -418,9 +344,9 @@ class Desk:
         for lane in list(self._index.parked):
             subscription = self._book.by_id.get(lane[0])
             if subscription is not None and subscription.on_exhausted is OnExhausted.SKIP:
-                self._unpark(lane)
+                self._flow.unpark(lane)
         for subscription_id in list(self._index.ready):
-            yield from self._advance(subscription_id)
+            yield from self._flow.advance(subscription_id)
         self._sweep()
 
     def _sweep(self) -> None:
@@ -432,143 +358,6 @@ class Desk:
         for key, data in list(self._table.rows.scan(prefix)):
             if self._now_ms - units.decode(data, Done).finished_ms > DONE_KEPT_MS:
                 self._table.delete(key)
-
-    # What both have in common
-
-    def _advance(self, subscription_id: str) -> Iterator[Effect]:
-        """Begin attempts of a subscription, oldest first, up to the window."""
-        ready = self._index.ready.get(subscription_id)
-        subscription = self._book.by_id.get(subscription_id)
-        if not ready or subscription is None:
-            return
-        may_send = subscription.deliverable and not self._is_disabled(subscription)
-        window = self._index.window(subscription_id)
-        if may_send and not window.has_room(subscription):
-            return
-        size = window.size(subscription)
-        heads: list[tuple[Unit, str]] = []
-        while ready and (len(window.flying) < size or not may_send):
-            unit = self._table.unit(ready[0][1])
-            if unit is None or unit.state is not State.PENDING or not self._is_head(unit):
-                heappop(ready)
-            elif unit.due_ms > self._now_ms:
-                heappop(ready)
-                self._index.wait(unit, self._now_ms)
-            elif self._now_ms - unit.accepted_ms >= subscription.max_age_s * 1000:
-                heappop(ready)
-                reason = f"older than {timedelta(seconds=subscription.max_age_s)} after {unit.attempts} attempts"
-                yield from self._end(unit, State.DEAD, "max_age", reason)
-            elif may_send:
-                heappop(ready)
-                send = self._attempt(unit, subscription)
-                yield send
-                heads.append((unit, send.attempt.attempt_id))
-            else:
-                return
-        # Only then: trains of a few keys would fill a small window, and leave most open requests unused.
-        for head, begun in heads:
-            yield from self._follow(head, subscription, begun)
-
-    def _follow(self, head: Unit, subscription: Subscription, before: str) -> Iterator[Effect]:
-        """Hand over the events behind the head of a lane, whose attempt is ``before``; one that failed goes alone."""
-        if head.lane is None or head.attempts > 0:
-            return
-        behind = list(islice(self._index.lanes[head.subscription_id, head.lane], 1, TRAIN))
-        if not behind:
-            return
-        window = self._index.window(subscription.id)
-        size = window.size(subscription)
-        for _, unit_id in behind:
-            unit = self._table.unit(unit_id)
-            if unit is None or unit.state is not State.PENDING or len(window.flying) >= size:
-                return
-            if unit.attempts == 0 and unit.due_ms > self._now_ms + POSTPONE_MS:
-                return  # a schedule that begins with a wait
-            send = self._attempt(unit, subscription, follows=before)
-            yield send
-            before = send.attempt.attempt_id
-
-    def _attempt(self, unit: Unit, subscription: Subscription, follows: str | None = None) -> Send:
-        """Count the attempt, then ask for it: after a crash in between, the same attempt is asked for again."""
-        number = unit.attempts + 1
-        self._table.put_unit(replace(unit, state=State.IN_FLIGHT, attempts=number))
-        self._index.window(subscription.id).begin(unit.unit_id, subscription)
-        return Send(
-            attempt=Attempt(
-                attempt_id=attempt_id(unit.unit_id, number),
-                unit_id=unit.unit_id,
-                number=number,
-                subscription_id=unit.subscription_id,
-                subscription=unit.subscription,
-                recipient=unit.recipient,
-                queue=unit.queue,
-                queue_partition=self._partition,
-                queue_offset=unit.offset,
-                event_id=unit.event_id,
-                follows=follows,
-                replay=unit.replay,
-                replay_of=unit.replay_of,
-                key=unit.key,
-                value=unit.value,
-                headers=unit.headers,
-                sent_at=_EPOCH + timedelta(milliseconds=self._now_ms),
-            )
-        )
-
-    def _end(self, unit: Unit, state: State, reason: str | None, detail: str) -> Iterator[Effect]:
-        done = Done(
-            subscription_id=unit.subscription_id,
-            queue=unit.queue,
-            offset=unit.offset,
-            event_id=unit.event_id,
-            state=state,
-            attempts=unit.attempts,
-            reason=reason,
-            finished_ms=self._now_ms,
-            replay=unit.replay,
-        )
-        self._table.put(units.done_key(unit.unit_id), done)
-        self._table.delete_unit(unit.unit_id)
-        self._index.window(unit.subscription_id).end(unit.unit_id)
-        if reason is not None and state is State.DEAD:
-            yield Bury(unit=unit, reason=reason, detail=detail)
-        if unit.lane is None:
-            return
-        lane = (unit.subscription_id, unit.lane)
-        subscription = self._book.by_id.get(unit.subscription_id)
-        # Only what a repaired receiver could still take parks its key: a body that is too large never becomes smaller.
-        if reason == "exhausted" and subscription is not None and subscription.on_exhausted is OnExhausted.PARK:
-            self._table.put(units.lane_key(*lane), Parked(unit_id=unit.unit_id, at_ms=self._now_ms))
-            self._index.parked.add(lane)
-            return
-        self._release(lane)
-
-    def _unpark(self, lane: tuple[str, str]) -> None:
-        self._table.delete(units.lane_key(*lane))
-        self._index.parked.discard(lane)
-        self._release(lane)
-
-    def _release(self, lane: tuple[str, str]) -> None:
-        head = self._index.head(lane, self._table)
-        if head is not None and head.state is State.PENDING:
-            self._index.wait(head, self._now_ms)
-
-    def _is_head(self, unit: Unit) -> bool:
-        if unit.lane is None:
-            return True
-        lane = (unit.subscription_id, unit.lane)
-        if lane in self._index.parked:
-            if self._table.parked(*lane) is not None:
-                return False
-            self._index.parked.discard(lane)  # the chunk that parked it was thrown away
-        head = self._index.head(lane, self._table)
-        return head is not None and head.unit_id == unit.unit_id
-
-    def _is_disabled(self, subscription: Subscription) -> bool:
-        if self._index.disabled.get(subscription.id, 0) < subscription.version:
-            return False
-        row = self._table.disabled(subscription.id)
-        return row is not None and row.version >= subscription.version
 
 
 def _lane(event: Event, recipient: str) -> str:
