@@ -36,6 +36,8 @@ from streams.topics import ACKNOWLEDGEMENTS, REPLIES, REQUESTS, TICKS
 
 #: Seconds between two looks; a probe is a matter of minutes.
 LOOK_EVERY_S: Final = 5.0
+#: An order that nobody has answered is sent again after so long, in case it was never sent.
+ASK_AGAIN_S: Final = 60.0
 ALIVE_S: Final = 60.0
 #: What is measured of every probe; round_trip is from the order until it is persisted.
 STAGES: Final = {
@@ -81,6 +83,8 @@ class Canary:
         self._tick = self._codec.decoder(Tick)
         self._known_cluster = False
         self._alive_at = time.monotonic()
+        #: When an order was last sent; a process that has just started cannot know.
+        self._ordered_at = float("-inf")
         self._problem: str | None = None
         self._now: datetime | None = None
         self.probes: list[Probe] = probes.load(self._book.fact("probes"))
@@ -185,14 +189,19 @@ class Canary:
             self.probes[at] = probe
         elif self.probes[at].change_id is None and self.probes[at].refused is None:
             # Nobody has answered yet, or we died before it was sent: the same request again does no harm.
-            probe, request = probes.order(midnight, self.probes[at].element, self.probes[at].ordered_at)
-            if (now - probe.ordered_at).total_seconds() < LOOK_EVERY_S * 2:
+            if time.monotonic() - self._ordered_at < ASK_AGAIN_S:
                 return
+            probe, request = probes.order(midnight, self.probes[at].element, self.probes[at].ordered_at)
+            waited_s = round((now - probe.ordered_at).total_seconds())
+            if waited_s >= ASK_AGAIN_S:
+                log.warning("canary.not_answered", service_id=probe.service_id, for_s=waited_s,
+                            remedy="is the worker plan-changes up? curfew lag --group plan-changes")  # fmt: skip
         else:
             return
         with self._book.page():
             self._keep()
         write_records(self._settings, self._codec, REQUESTS, {request.account_id: request})
+        self._ordered_at = time.monotonic()
         log.info("canary.ordered", service_id=probe.service_id, midnight=instant_text(midnight), element=probe.element)
 
     def _keep(self) -> None:

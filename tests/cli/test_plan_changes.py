@@ -56,7 +56,7 @@ def test_many_deadlines_from_standard_input(offline: Curfew) -> None:
 @pytest.mark.parametrize(
     ("arguments", "stdin", "said"),
     [
-        (("Europe/Berln", "2018-11-04"), "", "'Europe/Berln' is not a zone"),
+        (("Europe/Berln", "2018-11-04"), "", "did you mean 'Europe/Berlin'"),
         (("Europe/Berlin", "4.11.2018"), "", "write 2018-11-04"),
         (("Europe/Berlin",), "", "give a local date"),
         (("-",), "Europe/Berlin,2018-11-04\nEurope/Berlin\n", "line 2"),

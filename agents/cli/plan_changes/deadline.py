@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from agents.cli.output import TableOrJson, TableOrJsonOption, show
-from agents.cli.plan_changes.options import utc
+from agents.cli.plan_changes.options import known_zone, utc
 from streams.core.midnight import TZ_VERSION, first_instant, start_instant, zone
 
 app = typer.Typer()
@@ -32,10 +32,11 @@ def deadline(
     elif effective_date is None:
         raise typer.BadParameter("give a local date such as 2018-11-04", param_hint="DATE")
     else:
+        known_zone(zone_name, "ZONE")
         try:
             rows = [_deadline(zone_name, effective_date, lead)]
         except ValueError as error:
-            raise typer.BadParameter(str(error), param_hint="ZONE DATE") from error
+            raise typer.BadParameter(str(error), param_hint="DATE") from error
     show(rows, style, columns=("zone", "date", "start", "deadline", "start_local", "deadline_local"))
 
 
