@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
-from agents.cli import completion
-from agents.cli.output import Exit, TableOrJson, TableOrJsonOption, note, show
+from agents.cli import choices, completion
+from agents.cli.output import TableOrJson, TableOrJsonOption, note, show
 from streams.codec import Registry
 from streams.codec.registration import register_all
+from streams.core.errors import Misconfigured
 from streams.kafka import admin as kafka_admin
 from streams.kafka.manifest import QUEUE_PREFIX, Manifest, is_queue_name
 from streams.settings import Settings
@@ -40,8 +41,11 @@ def create(names: Annotated[list[str], typer.Argument(metavar="NAME...")]) -> No
 
     Example: curfew queues create field-service
     """
+    try:
+        manifest = Manifest.load().with_queues(*names)
+    except Misconfigured as error:
+        choices.refuse(str(error))
     settings = Settings()
-    manifest = Manifest.load().with_queues(*names)
     admin = kafka_admin.admin_client(kafka_admin.answering(settings.kafka()))
     existing = kafka_admin.partition_counts(admin)
     topics = [manifest.topic(QUEUE_PREFIX + name) for name in names]
@@ -69,11 +73,9 @@ def acl(
     """
     kind, separator, name = principal.partition(":")
     if not (kind and separator and name):
-        note(f"error: {principal!r} is no principal: Kafka writes it as User:{principal or 'partner'}")
-        raise typer.Exit(Exit.USAGE)
+        choices.refuse(f"{principal!r} is no principal: Kafka writes it as User:{principal or 'partner'}")
     if wrong := [queue for queue in names if not is_queue_name(queue)]:
-        note(f"error: {wrong[0]!r} cannot be a queue's name; see `curfew queues list`")
-        raise typer.Exit(Exit.USAGE)
+        choices.refuse(f"{wrong[0]!r} cannot be a queue's name; see `curfew queues list`")
     rows = [_acl(principal, "topic", QUEUE_PREFIX + queue) for queue in dict.fromkeys(names)]
     rows.append(_acl(principal, "group", group or name))
     if style is TableOrJson.JSON:

@@ -88,5 +88,5 @@ def test_a_name_that_cannot_be_a_queue_is_refused(curfew: Curfew) -> None:
     """Before anything is made."""
     finished = curfew("queues", "create", "Not A Queue")
 
-    assert finished.code == 1
+    assert finished.code == 2
     assert "cannot be a queue's name" in finished.err
