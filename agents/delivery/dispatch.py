@@ -17,6 +17,7 @@ from typing import Final
 
 from agents.calculations import declarations
 from agents.calculations.pool import CalculationPool
+from agents.delivery.endpoint_gate import Gate
 from agents.delivery.maker import Brought, Maker, Shared, Wanted
 from agents.delivery.under_way import Running, Waiting
 from agents.delivery.units import ATTEMPTS, Ports
@@ -135,12 +136,15 @@ class Dispatcher:
         try:
             while await under_way.turn(chunk):
                 found = await under_way.take()
+                gates: list[Gate] = []
                 try:
                     for running in found:
-                        self._conclude(batch, shared, running)
+                        gates += self._conclude(batch, shared, running)
                     yield
                 except BaseException:
                     under_way.put_back(found)
+                    for gate in gates:  # its row was thrown away with the others
+                        gate.changed = True
                     raise
                 under_way.written(found)
         finally:
@@ -180,8 +184,9 @@ class Dispatcher:
         result = self._maker.about(attempt, self._maker.book().by_id.get(attempt.subscription_id), interrupted)
         self._write(batch, result, begun=True)
 
-    def _conclude(self, batch: Batch, shared: Shared, running: Running[Brought]) -> None:
-        """Outputs and rows of one attempt that has ended, which may be another chunk's, and so of another trace."""
+    def _conclude(self, batch: Batch, shared: Shared, running: Running[Brought]) -> list[Gate]:
+        """Outputs and rows of one attempt that has ended, which may be another chunk's, and so of another trace; the
+        gates whose rows are among them."""
         brought, trace = running.ended.result(), running.traceparent
         for topic, key, value, headers in brought.sent:
             batch.emit(topic, key=key, value=value, headers=traced(headers, trace))
@@ -192,6 +197,8 @@ class Dispatcher:
         if gate is not None and gate.changed:
             batch.rows.put(made.endpoint_key(gate.subscription.id), made.encode(gate.health))
             gate.changed = False
+            return [gate]
+        return []
 
     def _tell_result(self, batch: Batch, result: Result, trace: str | None) -> bytes:
         value, headers = self._result(result), traced(None, trace)

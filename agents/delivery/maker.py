@@ -8,6 +8,8 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+import structlog
+
 from agents.calculations.pool import Busy, CalculationPool, Failed
 from agents.delivery.endpoint_gate import Gate, Postponed
 from agents.delivery.under_way import UnderWay
@@ -16,11 +18,12 @@ from streams.core.calculations import findings
 from streams.core.delivery import hops, made
 from streams.core.delivery.endpoint import Notice
 from streams.core.delivery.messages import Attempt, Result, Verdict
-from streams.core.errors import Poison, Transient
+from streams.core.errors import CurfewError, Poison, Transient
 from streams.core.events import Event, Finding
 from streams.core.subscriptions import Subscription
 from streams.kafka.chunks import Batch
 from streams.kafka.failpoints import passing
+from streams.kafka.lanes import Abandoned
 from streams.sinks.email import EmailSender
 from streams.sinks.webhook import Exchange, WebhookSender
 from streams.topics import FINDINGS
@@ -28,6 +31,8 @@ from streams.tracing import SpanKind, well_formed
 
 #: Forwards and calculations whose result is remembered, for the attempts that follow them.
 REMEMBERED: Final = 20_000
+
+log = structlog.get_logger(__name__)
 
 
 class Forwarded(NamedTuple):
@@ -82,7 +87,7 @@ class Maker:
     async def make(self, batch: Batch, shared: Shared, one: Wanted, begin_by: float) -> Brought:
         """``begin_by``: monotonic seconds after which it goes back postponed, if it could not begin.
 
-        Raises what ``batch.guard`` raises. An error must not stay here: it would be every chunk's that waits for this.
+        Raises what ``batch.guard`` raises, and what ends the worker; all else that goes wrong is a result.
         """
         attempt, event = one
         if isinstance(event, Poison):
@@ -94,6 +99,15 @@ class Maker:
             return Brought(self.about(attempt, None, away), begun=False)
         except Poison as error:  # what was calculated cannot be written
             return self._refused(attempt, error)
+        except (CurfewError, Abandoned):
+            raise
+        except Exception as error:  # a fault of ours with this event or this receiver must not end all others'
+            log.exception("delivery.attempt_broke", subscription=attempt.subscription, event_id=attempt.event_id)
+            broken = Exchange(verdict=Verdict.FAILED, reason="internal", detail=f"{type(error).__name__} in the worker")
+            subscription = self.book().by_id.get(attempt.subscription_id)
+            return Brought(
+                self.about(attempt, subscription, broken), begun=subscription is None or subscription.answers
+            )
 
     def _refused(self, attempt: Attempt, error: Poison) -> Brought:
         refused = Exchange(verdict=Verdict.PERMANENT, reason=error.reason, detail=error.detail)
@@ -158,7 +172,13 @@ class Maker:
         replay = attempt.replay or hops.replayed(attempt.headers)
         if subscription.email is not None:
             return await self._mailer.send(
-                subscription, unit_id, attempt.recipient, event, replay=replay, guard=batch.guard
+                subscription,
+                unit_id,
+                attempt.recipient,
+                event,
+                begin_within_s=begin_by - time.monotonic(),
+                replay=replay,
+                guard=batch.guard,
             )
         return await self._sender.send(
             subscription,
@@ -240,10 +260,10 @@ class Maker:
             replay=attempt.replay,
             verdict=exchange.verdict,
             reason=exchange.reason,
-            detail=exchange.detail,
+            detail=_sayable(exchange.detail),
             status=exchange.status,
             retry_after_s=exchange.retry_after_s,
-            body=exchange.body,
+            body=_sayable(exchange.body),
             latency_ms=exchange.latency_ms,
             finished_at=self._clock.now(),
         )
@@ -263,3 +283,8 @@ class Maker:
 
     def _now_ms(self) -> int:
         return int(self._clock.now().timestamp() * 1000)
+
+
+def _sayable(text: str | None) -> str | None:
+    """Without what UTF-8 cannot say: a receiver's bytes, or a calculation's error, may be repeated in it."""
+    return None if text is None else text.encode("utf-8", "replace").decode()

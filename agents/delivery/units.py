@@ -36,6 +36,8 @@ ATTEMPTS: Final = "delivery.attempts"
 TICKS: Final = "delivery.ticks"
 REOPENS: Final = "delivery.reopens"
 SUBSCRIPTION: Final = "subscription"
+#: Ids are in the rows of finished units and in every message about one. Anybody may write to a queue.
+MAX_ID_CHARS: Final = 1_000
 #: The shortest wait of the default schedule is 5 s; a second of lateness is nothing to it.
 TICK_S: Final = 1.0
 #: After an outage thousands of retries are due at one tick; a slice of them is made durable before the next begins.
@@ -141,6 +143,8 @@ class Delivery:
     def _incoming(self, batch: Batch, queue: str, record: Record) -> Incoming | None:
         try:
             event = self._event(record.value)
+            if max(len(event.event_id), len(event.key)) > MAX_ID_CHARS:
+                raise Poison("invalid", f"an id of the event has more than {MAX_ID_CHARS} characters")
         except Poison as error:
             batch.dead_letter(record, error)
             return None
@@ -205,12 +209,10 @@ class Delivery:
 
     def retries(self, batch: Batch) -> Iterator[None]:
         """What has become due, in slices."""
-        desk = self._desk(batch)
-        for count, effect in enumerate(desk.wake(), 1):
+        for count, effect in enumerate(self._desk(batch).wake(), 1):
             self._act(batch, effect)
             if count % SLICE == 0:
                 yield
-                desk.turn_to(batch.rows)
 
     def _desk(self, batch: Batch) -> Desk:
         index: Index = batch.memory["index"]
@@ -224,8 +226,8 @@ class Delivery:
                 # Keyed by subscription: one partition, so one dispatch worker, has the gate of its endpoint.
                 batch.emit(ATTEMPTS, key=attempt.subscription_id, value=value)
             case Bury(unit=unit, reason=reason, detail=detail):
-                value, headers = dead_letter(unit, batch.partition, reason, detail, batch.app)
-                batch.emit(dead_letters.topic(batch.app), key=unit.key, value=value, headers=headers)
+                key, letter, headers = dead_letter(unit, batch.partition, reason, detail, batch.app)
+                batch.emit(dead_letters.topic(batch.app), key=key, value=letter, headers=headers)
             case Disable(subscription=name, version=version):
                 log.warning(
                     "delivery.endpoint_disabled", subscription=name, version=version,
@@ -235,8 +237,10 @@ class Delivery:
                 assert_never(effect)
 
 
-def dead_letter(unit: Unit, partition: int, reason: str, detail: str, app: str) -> tuple[Any, list[tuple[str, bytes]]]:
-    """Value and headers of a unit's dead letter: the queue's record unchanged, why it died, and which unit it was."""
+def dead_letter(
+    unit: Unit, partition: int, reason: str, detail: str, app: str
+) -> tuple[bytes | None, bytes | None, list[tuple[str, bytes]]]:
+    """(key, value, headers) of a unit's dead letter: the queue's record as it was, why it died, which unit it was."""
     topic = f"queue.{unit.queue}"
     original = Record(
         topic=topic,
@@ -261,7 +265,7 @@ def dead_letter(unit: Unit, partition: int, reason: str, detail: str, app: str) 
         "curfew-response": unit.last_body or "",
     }
     headers = [(name, text) for name, text in headers if name not in ours]
-    return value, headers + [(name, text.encode()) for name, text in ours.items()]
+    return dead_letters.key_of(original), value, headers + [(name, text.encode()) for name, text in ours.items()]
 
 
 async def _tick(runtime: Runtime, ports: Ports) -> None:

@@ -49,7 +49,7 @@ class Reader:
                 value, headers = dead_letters.envelope(record, poison.at(*where), APP)
                 log.warning("sources.dead_letter", source=self._source.name, error=str(poison))
                 self._on_dead(poison.reason)
-                yield Output(dead_letters.topic(APP), record.key, value, headers, -1)
+                yield Output(dead_letters.topic(APP), dead_letters.key_of(record), value, headers, -1)
 
     def _output(self, message: Message) -> Output:
         row = self._row(message)

@@ -134,7 +134,7 @@ class Batch:
             error.at(record.topic, record.partition, record.offset)
         value, headers = dead_letters.envelope(record, error, self.app)
         self.put_aside.append(dead_letters.reason(error))
-        self.outputs.append(Output(dead_letters.topic(self.app), record.key, value, headers, -1))
+        self.outputs.append(Output(dead_letters.topic(self.app), dead_letters.key_of(record), value, headers, -1))
 
 
 Handler: TypeAlias = Callable[[Batch], "Iterator[None] | AsyncGenerator[None, None] | Awaitable[None] | None"]

@@ -23,6 +23,8 @@ MAX_HEADER_BYTES = 4096
 #: What a dead letter may weigh in all. A record that is itself at Kafka's limit would not fit together with its new
 #: headers, would be refused, and tried again for ever.
 MAX_BYTES = 1_000_000
+#: Of these the key gets at most so many: it is for finding the letter, and nobody's real key is as long.
+MAX_KEY_BYTES = 100_000
 #: Of these the original headers get at most so many.
 MAX_ORIGINAL_HEADER_BYTES = 250_000
 
@@ -37,11 +39,16 @@ def reason(error: Exception) -> str:
     return error.reason if isinstance(error, Poison) else type(error).__name__
 
 
+def key_of(record: Record) -> bytes | None:
+    """The key of the dead letter: that of the record, or its beginning."""
+    return None if record.key is None else record.key[:MAX_KEY_BYTES]
+
+
 def envelope(record: Record, error: Exception, app: str) -> tuple[bytes | None, list[tuple[str, bytes]]]:
     """Value and headers of the dead letter: the original ones, then what happened.
 
-    A value that does not fit is cut, and ``curfew-truncated`` gives its whole length; headers that do not fit are left
-    out. The coordinates in the headers still lead to the original.
+    A value or key that does not fit is cut, and ``curfew-truncated`` gives the value's whole length; headers that do
+    not fit are left out. The coordinates in the headers still lead to the original.
     """
     reason_text = reason(error)
     headers = list(_fitting((name, text if text is not None else b"") for name, text in record.headers))
@@ -63,10 +70,10 @@ def envelope(record: Record, error: Exception, app: str) -> tuple[bytes | None, 
         "curfew-reason": reason_text.encode(),
     }
     headers += [(name, text) for name, text in added.items() if name not in present]
-    room = MAX_BYTES - len(record.key or b"") - sum(len(name) + len(text) for name, text in headers)
-    if value is not None and len(value) > room:
-        headers.append(("curfew-truncated", str(len(value)).encode()))
-        value = value[: max(0, room)]
+    room = MAX_BYTES - len(key_of(record) or b"") - sum(len(name) + len(text) for name, text in headers)
+    if len(value or b"") > room or key_of(record) != record.key:
+        headers.append(("curfew-truncated", str(len(value or b"")).encode()))
+        value = None if value is None else value[:room]
     return value, headers
 
 

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import format_datetime
+from math import inf
 from typing import Final
 
 from jinja2 import TemplateError, TemplateNotFound
@@ -37,6 +38,8 @@ class EmailSender:
         self._sender = sender
         self._templates = templates
         self._clock = clock
+        #: In front of the threads, so that nothing has passed the guard and then waits for one.
+        self._sessions = asyncio.Semaphore(MAX_SESSIONS)
         self._threads = ThreadPoolExecutor(max_workers=MAX_SESSIONS, thread_name_prefix="smtp")
 
     async def send(
@@ -46,14 +49,17 @@ class EmailSender:
         recipient: str,
         event: Event,
         *,
+        begin_within_s: float = inf,
         replay: str | None = None,
         guard: Callable[[], None] = lambda: None,
     ) -> Exchange:
         """Make an attempt; every failure is an Exchange, only cancellation and ``guard`` raise.
 
         4xx and broken connections are tried again, 5xx never. ``guard`` is called right before the mail is handed over.
-        ``replay`` marks a repetition that a person has asked for.
+        ``replay`` marks a repetition that a person has asked for. If other mails leave no room within
+        ``begin_within_s``, nothing is sent: ``postponed``.
         """
+        latest = time.monotonic() + begin_within_s
         if self._server is None:
             detail = "the setting smtp_url of the dispatch worker is not set"
             return Exchange(verdict=Verdict.FAILED, reason="no_mail_server", detail=detail)
@@ -66,8 +72,12 @@ class EmailSender:
             return Exchange(verdict=Verdict.FAILED, reason="no_template", detail=detail)
         if replay is not None:
             mail["Curfew-Replay"] = replay
-        guard()
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._hand_over, self._server, mail)
+        async with self._sessions:
+            if time.monotonic() > latest:
+                detail = f"{MAX_SESSIONS} mails are being handed over"
+                return Exchange(verdict=Verdict.POSTPONED, reason="busy", detail=detail)
+            guard()
+            return await asyncio.get_running_loop().run_in_executor(self._threads, self._hand_over, self._server, mail)
 
     def message(self, subscription: Subscription, unit_id: str, recipient: str, event: Event) -> EmailMessage:
         """The mail. Raises Poison for what can never be sent, TemplateNotFound for a template that is not here."""
@@ -83,12 +93,12 @@ class EmailSender:
             mail["From"], mail["To"], mail["Subject"] = self._sender, recipient, line
             if email.reply_to is not None:
                 mail["Reply-To"] = email.reply_to
+            mail["Curfew-Event-Id"], mail["Curfew-Event-Type"] = event.event_id, event.type
         except ValueError as error:
             raise Poison("header_refused", str(error)) from error
         mail["Date"] = format_datetime(self._clock.now())
         mail["Message-ID"] = f"<{unit_id}@{self._sender.rpartition('@')[2].rstrip('>')}>"
         mail["Auto-Submitted"] = "auto-generated"  # so that no holiday responder answers
-        mail["Curfew-Event-Id"], mail["Curfew-Event-Type"] = event.event_id, event.type
         try:
             plain, html = self._templates.render(email.template, event, shown, addresses)
         except TemplateNotFound:

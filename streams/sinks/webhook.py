@@ -16,6 +16,7 @@ import aiohttp
 from streams.codec.cloudevents import TRACEPARENT
 from streams.core.delivery.hops import REPLAY
 from streams.core.delivery.messages import Verdict
+from streams.core.delivery.retries import MAX_RETRY_AFTER_S
 from streams.core.errors import Poison
 from streams.core.events import Event
 from streams.core.subscription_rules import url_problems
@@ -244,12 +245,15 @@ def _seconds(retry_after: str | None, now: datetime) -> int | None:
     """Retry-After in seconds from now: it is a number of seconds, or an HTTP date."""
     if retry_after is None:
         return None
-    if retry_after.strip().isdigit():
-        return int(retry_after)
+    text = retry_after.strip()
     try:
-        return max(0, int((parsedate_to_datetime(retry_after) - now).total_seconds()))
-    except (TypeError, ValueError):
+        if text.isascii() and text.isdigit():
+            seconds = int(text) if len(text) <= len(str(MAX_RETRY_AFTER_S)) else MAX_RETRY_AFTER_S
+        else:
+            seconds = int((parsedate_to_datetime(text) - now).total_seconds())
+    except (TypeError, ValueError, OverflowError, IndexError):
         return None
+    return min(max(seconds, 0), MAX_RETRY_AFTER_S)
 
 
 def _message(error: BaseException) -> str:

@@ -220,7 +220,7 @@ class Plant:
         if isinstance(outcome, Iterator):
             for _ in outcome:
                 self.store.write(batch.rows.writes.items(), None)
-                batch.rows = Overlay(self.store)
+                batch.rows.clear()
         self.outputs.extend(made)
         if crash:
             self.reopen()

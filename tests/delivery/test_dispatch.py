@@ -11,7 +11,9 @@ from agents.delivery import dispatch
 from streams.core.delivery import made
 from streams.core.delivery.messages import Result, Verdict
 from streams.core.errors import Transient
-from streams.core.subscriptions import Webhook
+from streams.core.events import Event
+from streams.core.subscriptions import Subscription, Webhook
+from streams.sinks import webhook_body
 from streams.topics import RESULTS
 from tests.delivery.plant import Plant, event, forward, subscription
 from tests.delivery.receiving import SECRET, SECRET_REF, answering, sender
@@ -102,3 +104,121 @@ def test_attempts_of_a_chunk_that_cannot_be_begun_whole_are_begun_when_it_comes_
 
     results = asyncio.run(twice())
     assert {one.attempt_id: one.reason for one in results} == {new.attempt_id: None, known.attempt_id: "interrupted"}
+
+
+@pytest.mark.parametrize("patience", ["1" + 20 * "0", "9" * 5_000, "\u00b2"])
+def test_whatever_patience_a_receiver_asks_for_there_is_a_result(
+    patience: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A number that no field can hold would end the worker, for all receivers, at each try anew."""
+    monkeypatch.setenv("CURFEW_SECRET_TEST", SECRET)
+
+    async def busy(request: web.Request) -> web.StreamResponse:
+        return web.Response(status=429, headers={"retry-after": patience})
+
+    async def main() -> list[Result]:
+        async with answering(busy) as url:
+            one = sender()
+            plant = Plant(subscription(webhook=Webhook(url=url, secret_ref=SECRET_REF)), sender=one)
+            results = await plant.dispatch(plant.attempts(plant.feed(event(1))))
+            await one.close()
+            return results
+
+    assert [(one.verdict, one.status) for one in asyncio.run(main())] == [(Verdict.FAILED, 429)]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 \xff\xfe\r\n\r\n",
+        b"HTTP/1.1 200 \xff\r\nna\xffme: \xff\r\n\r\n",
+        b"\xff\xfe\xfd\r\n\r\n",
+        b"HTTP/1.1 503 x\r\nretry-after: \xff\xff\r\ncontent-length: 2\r\n\r\n\xff\xff",
+        b"HTTP/1.1 302 x\r\nlocation: \xff\r\ncontent-length: 0\r\n\r\n",
+        b"HTTP/1.1 200 x\r\ncontent-encoding: gzip\r\ncontent-length: 3\r\n\r\n\xff\xff\xff",
+    ],
+)
+def test_whatever_bytes_a_receiver_answers_there_is_a_result(answer: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the error repeats bytes that are no text."""
+    monkeypatch.setenv("CURFEW_SECRET_TEST", SECRET)
+
+    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        await writer.drain()
+        writer.close()
+
+    async def main() -> list[Result]:
+        async with await asyncio.start_server(speak, "127.0.0.1", 0) as server:
+            port, one = server.sockets[0].getsockname()[1], sender()
+            url = f"http://127.0.0.1:{port}/"
+            plant = Plant(subscription(webhook=Webhook(url=url, secret_ref=SECRET_REF)), sender=one)
+            results = await plant.dispatch(plant.attempts(plant.feed(event(1))))
+            await one.close()
+            return results
+
+    assert len(asyncio.run(main())) == 1
+
+
+def test_a_fault_of_ours_with_one_event_is_the_result_of_that_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has a row, so it counts; the event of the same chunk that has no fault is delivered."""
+    monkeypatch.setenv("CURFEW_SECRET_TEST", SECRET)
+    render = webhook_body.render
+
+    def broken(one: Event, subscription: Subscription) -> bytes:
+        if one.account_id == "A1":
+            raise ZeroDivisionError
+        return render(one, subscription)
+
+    monkeypatch.setattr(webhook_body, "render", broken)
+
+    async def well(request: web.Request) -> web.StreamResponse:
+        return web.Response()
+
+    async def main() -> tuple[Plant, list[Result]]:
+        async with answering(well) as url:
+            one = sender()
+            plant = Plant(subscription(webhook=Webhook(url=url, secret_ref=SECRET_REF)), sender=one)
+            results = await plant.dispatch(plant.attempts(plant.feed(event(1, "A1"), event(1, "A2"))))
+            await one.close()
+            return plant, results
+
+    plant, results = asyncio.run(main())
+
+    assert sorted((one.verdict, one.reason, one.detail) for one in results) == [
+        (Verdict.DELIVERED, None, None), (Verdict.FAILED, "internal", "ZeroDivisionError in the worker"),
+    ]  # fmt: skip
+    for result in results:
+        row = plant.rows_made.get(made.made_key(result.attempt_id))
+        assert row is not None
+        assert made.decode_made(row).result is not None
+
+
+def test_what_is_known_of_an_endpoint_is_written_again_when_it_could_not_be_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of one that is disabled nothing more would be written, and after a restart it would be called again."""
+    monkeypatch.setenv("CURFEW_SECRET_TEST", SECRET)
+
+    async def gone(request: web.Request) -> web.StreamResponse:
+        return web.Response(status=410)
+
+    async def main() -> tuple[Plant, bytes]:
+        async with answering(gone) as url:
+            one = sender()
+            plant = Plant(subscription(webhook=Webhook(url=url, secret_ref=SECRET_REF)), sender=one)
+            attempts = plant.attempts(plant.feed(event(1)))
+            steps = plant.handling(attempts)
+            await anext(steps)  # the row of the attempt
+            await anext(steps)  # its result, and what is known of the endpoint: not made durable
+            with pytest.raises(Transient):
+                await steps.athrow(Transient("Kafka does not acknowledge"))
+            assert len(await asyncio.wait_for(plant.dispatch(attempts), TIMEOUT_SECONDS)) == 1
+            await one.close()
+            return plant, made.endpoint_key(attempts[0].subscription_id)
+
+    plant, key = asyncio.run(main())
+
+    row = plant.rows_made.get(key)
+    assert row is not None
+    assert made.decode_health(row).disabled_ms is not None

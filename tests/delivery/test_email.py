@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Iterator
 from email import message_from_string, policy
 from email.message import EmailMessage
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from streams.core.delivery.recipients import is_address, recipients
 from streams.core.subscription_rules import Known, problems
 from streams.core.subscriptions import Email, Subscription
 from streams.filters import CelLanguage
+from streams.sinks import email as email_sink
 from streams.sinks.email import EmailSender
 from streams.sinks.email_templates import Templates
 from streams.sinks.smtp import MailServer
@@ -148,6 +151,41 @@ def test_a_value_cannot_add_a_header(server: SmtpServer, line: str) -> None:
 
     assert (exchange.verdict, exchange.reason) == (Verdict.PERMANENT, "header_refused")
     assert server.mails == []
+
+
+@pytest.mark.parametrize("name", ["type", "event_id"])
+def test_an_event_cannot_add_a_header(server: SmtpServer, name: str) -> None:
+    """Anybody may write to a queue."""
+    one = mails(Email(subject="s", to=("ann@example.com",)))
+
+    exchange = send(sender(server.url), one, **{name: "x\nBcc: y@z.example"})
+
+    assert (exchange.verdict, exchange.reason) == (Verdict.PERMANENT, "header_refused")
+    assert server.mails == []
+
+
+def test_a_mail_that_finds_no_session_in_time_goes_back_and_is_guarded_right_before_it_leaves(
+    server: SmtpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While another one is being handed over nothing has been asked yet whether this worker may still send."""
+    monkeypatch.setattr(email_sink, "MAX_SESSIONS", 1)
+    order: list[str] = []
+
+    async def main() -> list[Exchange]:
+        one, mail = sender(server.url), mails()
+        sending = [
+            one.send(mail, unit, "a@b.c", event(1), begin_within_s=within_s, guard=partial(order.append, unit))
+            for unit, within_s in (("first", math.inf), ("late", 0.0), ("patient", math.inf))
+        ]
+        found = await asyncio.gather(*sending)
+        one.close()
+        return found
+
+    exchanges = asyncio.run(main())
+
+    assert [exchange.verdict for exchange in exchanges] == [Verdict.DELIVERED, Verdict.POSTPONED, Verdict.DELIVERED]
+    assert exchanges[1].reason == "busy"
+    assert order == ["first", "patient"]
 
 
 @pytest.mark.parametrize(

@@ -8,17 +8,17 @@ from datetime import timedelta
 
 import pytest
 
-from agents.delivery.units import SLICE
+from agents.delivery.units import REOPENS, SLICE
 from streams.core.delivery import units
 from streams.core.delivery.flow import TRAIN
-from streams.core.delivery.messages import Verdict
+from streams.core.delivery.messages import Reopen, Verdict
 from streams.core.delivery.retries import JITTER, MAX_RETRY_AFTER_S, next_delay_ms
 from streams.core.delivery.units import Done, State, Unit
 from streams.core.delivery.window import GROWS_AFTER, HALVED_ONCE_IN_MS, REFILL_PART, WINDOW, Window
 from streams.core.events import Event
 from streams.core.ids import derive
 from streams.core.subscriptions import DEFAULT_SCHEDULE, OnExhausted, Ordering
-from tests.delivery.plant import Plant, event, numbers, subscription
+from tests.delivery.plant import PARTITION, Plant, event, numbers, subscription
 
 
 def test_events_of_one_key_go_one_after_another_and_other_keys_do_not_wait() -> None:
@@ -192,6 +192,67 @@ def test_units_of_a_paused_subscription_wait_and_die_of_age() -> None:
     plant.tick(2)
 
     assert [dict(one.headers or ())["curfew-reason"] for one in plant.dead()] == [b"max_age", b"max_age"]
+
+
+def test_what_waits_behind_a_parked_head_dies_of_age_too() -> None:
+    """It is nobody's turn, and still its row must not stay for ever; the key is parked as before."""
+    plant = Plant(subscription(schedule_s=(0,), max_age_s=3_600))
+    first, *_ = plant.attempts(plant.feed(event(1)))
+    plant.fail(first)
+    plant.tick(1_800)
+    plant.feed(event(2), event(3))
+    plant.tick(1_800)
+    plant.feed(event(4))
+    reasons = [dict(one.headers or ())["curfew-reason"] for one in plant.dead()]
+    plant.reopen()
+
+    plant.tick(1_801)
+
+    assert reasons == [b"exhausted"]
+    assert [dict(one.headers or ())["curfew-reason"] for one in plant.dead()] == [b"exhausted", b"max_age", b"max_age"]
+    assert len(plant.rows("unit/")) == 1, "the fourth event is younger"
+    assert len(plant.rows("lane/")) == 1
+
+
+def test_an_attempt_that_was_lost_is_asked_for_again_and_the_key_goes_on() -> None:
+    """E.g. older than its topic keeps it, after days without a dispatch worker. It is the same attempt, of the head of
+    the key only, and not before two looks have found it."""
+    plant = Plant(subscription())
+    lost = plant.attempts(plant.feed(event(1), event(2)))
+    asked = [plant.attempts(plant.tick(3_600)) for _ in range(4)]
+
+    assert [one.number for one in lost] == [1, 1]
+    assert [[one.attempt_id for one in some] for some in asked] == [[], [], [lost[0].attempt_id], []]
+    plant.answer([asked[2][0], lost[1]])
+    assert plant.sequences() == {"A1": [1, 2]}
+    assert plant.rows("unit/") == {}
+    assert [plant.attempts(plant.tick(7_200)) for _ in range(3)] == [[], [], []]
+
+
+@pytest.mark.parametrize("redriven", [False, True])
+def test_a_record_whose_key_makes_it_too_large_is_a_dead_letter(redriven: bool) -> None:
+    """Key and value are in the row, which the changelog takes up to a megabyte; also when it is sent back as it is."""
+    plant = Plant(subscription())
+    value = plant.codec.encode("queue.customer-events", event(1, facts={"long": "x" * 850_000}))
+    plant.chunk("queue.customer-events", [(b"k" * 150_000, value, [])])
+    if redriven:
+        [(unit_id, _)] = [(dict(one.headers or ())["curfew-unit-id"].decode(), one) for one in plant.dead()]
+        plant.chunk(REOPENS, [(b"", plant.codec.encode(REOPENS, reopened(plant, unit_id, value)), [])])
+
+    assert [dict(one.headers or ())["curfew-reason"] for one in plant.dead()] == [b"too_large"] * (1 + redriven)
+    assert plant.attempts() == []
+    assert plant.rows("unit/") == {}
+
+
+@pytest.mark.parametrize("name", ["event_id", "account_id"])
+def test_an_event_with_an_endless_id_is_put_aside(name: str) -> None:
+    """Ids are in rows and messages of their own, which it would not fit into."""
+    plant = Plant(subscription())
+
+    plant.feed(event(1, **{name: "x" * 600_000}), event(2))
+
+    assert [dict(one.headers or ())["curfew-reason"] for one in plant.dead()] == [b"invalid"]
+    assert len(plant.attempts()) == 1
 
 
 def test_a_repeated_event_is_recognised_before_and_after_its_delivery() -> None:
@@ -407,3 +468,13 @@ def test_a_tick_that_wakes_very_many_is_made_durable_in_slices() -> None:
 
     assert len(batch.outputs) == SLICE
     assert len(batch.rows.writes) == SLICE
+
+
+def reopened(plant: Plant, unit_id: str, value: bytes) -> Reopen:
+    """The redrive of the only event, with a key that is too long."""
+    [live] = plant.catalogue.subscriptions.values()
+    return Reopen(
+        unit_id=unit_id, subscription_id=live.id, subscription=live.name, recipient="", queue="customer-events",
+        queue_partition=PARTITION, queue_offset=0, event_id=event(1).event_id, lane="A1", attempts=0,
+        key=b"k" * 150_000, value=value, headers=(),
+    )  # fmt: skip

@@ -16,6 +16,7 @@ from aiohttp import web
 from standardwebhooks import Webhook as StandardWebhook
 
 from streams.core.delivery.messages import Verdict
+from streams.core.delivery.retries import MAX_RETRY_AFTER_S
 from streams.core.events import Event
 from streams.core.subscriptions import Subscription, Webhook
 from streams.sinks import webhook, webhook_body, webhook_signature
@@ -204,7 +205,22 @@ def test_a_redirect_is_a_failure_and_never_followed() -> None:
 
 @pytest.mark.parametrize(
     ("status", "value", "seconds"),
-    [(503, "120", 120), (429, "7", 7), (500, "120", None), (503, "soon", None), (503, None, None)],
+    [
+        (503, "120", 120),
+        (429, "7", 7),
+        (500, "120", None),
+        (503, "soon", None),
+        (503, None, None),
+        (429, " 7 ", 7),
+        (429, "1" + 20 * "0", MAX_RETRY_AFTER_S),
+        (429, "9" * 5_000, MAX_RETRY_AFTER_S),
+        (503, "86401", 86_400),
+        (503, "\u00b2", None),
+        (503, "-7", None),
+        (503, "Mon, 01 Jan 0001 00:00:00 GMT", 0),
+        (503, "Fri, 31 Dec 9999 23:59:59 GMT", MAX_RETRY_AFTER_S),
+        (503, "Fri, 31 Dec 9999 23:59:59 -2359", MAX_RETRY_AFTER_S),
+    ],
 )
 def test_retry_after_counts_with_429_and_503(status: int, value: str | None, seconds: int | None) -> None:
     """A number of seconds; anything unreadable is as if it were not there."""

@@ -13,6 +13,7 @@ import pytest
 from agents.monitor.own import OwnPart
 from agents.monitor.process import Monitor, Options
 from streams.settings import Settings
+from tests.support.kafka_io import TIMEOUT_SECONDS
 
 
 class Slow(Monitor):
@@ -49,7 +50,7 @@ def test_a_look_that_began_before_the_question_is_no_answer_to_it(slow: Slow) ->
         assert not asked.done()
         slow.may_end.release()
         await slow.look_again()
-        await asked
+        await asyncio.wait_for(asked, TIMEOUT_SECONDS)
 
     asyncio.run(story())
 
@@ -64,7 +65,7 @@ def test_a_question_between_two_looks_is_answered_by_the_next(slow: Slow) -> Non
         await asyncio.sleep(0)
         slow.may_end.release()
         await slow.look_again()
-        await asked
+        await asyncio.wait_for(asked, TIMEOUT_SECONDS)
 
     asyncio.run(story())
 

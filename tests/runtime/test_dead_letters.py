@@ -6,7 +6,7 @@ import struct
 
 from streams.core.errors import Poison
 from streams.kafka.chunks import RECORD_OVERHEAD_BYTES, Record
-from streams.kafka.dead_letters import envelope, topic
+from streams.kafka.dead_letters import envelope, key_of, topic
 from streams.kafka.outbox import MAX_MESSAGE_BYTES
 
 
@@ -83,6 +83,17 @@ def test_a_dead_letter_fits_into_a_record_however_large_the_original_was() -> No
 
     size = len(record.key or b"") + len(value or b"") + sum(len(name) + len(text) for name, text in headers)
     assert size <= MAX_MESSAGE_BYTES - RECORD_OVERHEAD_BYTES
+
+
+def test_a_key_at_kafkas_limit_is_cut_and_the_letter_says_so() -> None:
+    """It cannot be redriven then, as the record that it was is no more."""
+    record = RECORD._replace(key=b"k" * 1_000_000, value=bytes(40_000))
+
+    value, headers = envelope(record, raised(Poison("invalid")), "events")
+
+    size = len(key_of(record) or b"") + len(value or b"") + sum(len(name) + len(text) for name, text in headers)
+    assert size <= MAX_MESSAGE_BYTES - RECORD_OVERHEAD_BYTES
+    assert (value, dict(headers)["curfew-truncated"]) == (bytes(40_000), b"40000")
 
 
 def test_headers_beyond_the_limit_are_left_out() -> None:

@@ -47,22 +47,19 @@ class MailServer:
 @contextmanager
 def mail_server() -> Iterator[MailServer]:
     """Listen on a free port of loopback, in a thread of its own."""
-    server, loop, ready = MailServer(), asyncio.new_event_loop(), threading.Event()
+    server, loop, ready, ended = MailServer(), asyncio.new_event_loop(), threading.Event(), asyncio.Event()
 
-    async def start() -> None:
+    async def run() -> None:
         listening = await asyncio.start_server(server.serve, "127.0.0.1", 0)
         server.url = f"smtp://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
         ready.set()
+        await ended.wait()
 
-    def run() -> None:
-        loop.run_until_complete(start())
-        loop.run_forever()
-
-    thread = threading.Thread(target=run, daemon=True)
+    thread = threading.Thread(target=lambda: loop.run_until_complete(run()), daemon=True)
     thread.start()
     assert ready.wait(120)
     try:
         yield server
     finally:
-        loop.call_soon_threadsafe(loop.stop)
+        loop.call_soon_threadsafe(ended.set)
         thread.join(10)

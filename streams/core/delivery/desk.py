@@ -35,6 +35,8 @@ MAX_EVENT_BYTES: Final = 900_000
 DONE_KEPT_MS: Final = 8 * 86_400_000
 #: One of 256 buckets each time: a sweep over all finished units at once would stop the partition for seconds.
 SWEEP_EVERY_MS: Final = 10_000
+#: A result is a matter of seconds; hours without one mean that the attempt is lost, e.g. older than its topic keeps it.
+ASK_AGAIN_MS: Final = 2 * 3_600_000
 #: Receivers' answers are kept for people; rows and dead letters must not grow with what a receiver likes to say.
 MAX_BODY_CHARS: Final = 1_024
 GONE: Final = 410
@@ -75,10 +77,6 @@ class Desk:
         self._book = book
         self._now_ms = now_ms
         self._flow = Flow(self._table, index, book, partition, now_ms)
-
-    def turn_to(self, rows: units.Rows) -> None:
-        """Go on with other rows: the runtime gives new ones after it has made the former durable."""
-        self._table = self._flow.table = Table(rows)
 
     # Intake
 
@@ -155,8 +153,7 @@ class Desk:
 
     def _admit(self, subscription: Subscription, unit: Unit, event: Event) -> Iterator[Effect]:
         """Begin a new unit, or end it at once when it can never be delivered."""
-        size = len(unit.value) + sum(len(header.name) + len(header.value) for header in unit.headers)
-        if size > MAX_EVENT_BYTES:
+        if (size := _size(unit)) > MAX_EVENT_BYTES:
             yield from self._flow.end(unit, State.DEAD, "too_large", f"{size} bytes, at most {MAX_EVENT_BYTES}")
             return
         refused = refusal(subscription, unit.recipient)
@@ -314,7 +311,10 @@ class Desk:
             if parked is not None and parked.unit_id == unit.unit_id:
                 self._table.delete(units.lane_key(*lane))
                 self._index.parked.discard(lane)
-        yield from self._flow.enter(unit)
+        if (size := _size(unit)) > MAX_EVENT_BYTES:  # it was given up for that, and comes back
+            yield from self._flow.end(unit, State.DEAD, "too_large", f"{size} bytes, at most {MAX_EVENT_BYTES}")
+        else:
+            yield from self._flow.enter(unit)
 
     def _begun(self, wanted: Replay | Reopen, unit_id: str, lane: str | None) -> Unit:
         """A unit that a command asks for, due now, before its first attempt."""
@@ -347,17 +347,27 @@ class Desk:
                 self._flow.unpark(lane)
         for subscription_id in list(self._index.ready):
             yield from self._flow.advance(subscription_id)
-        self._sweep()
+        if self._now_ms - self._index.swept_ms >= SWEEP_EVERY_MS:
+            self._index.swept_ms = self._now_ms
+            for lane in list(self._index.parked):
+                yield from self._flow.let_die(lane)
+            self._sweep()
+        if self._now_ms - self._index.asked_ms >= ASK_AGAIN_MS:
+            self._index.asked_ms = self._now_ms
+            yield from self._flow.ask_again()
 
     def _sweep(self) -> None:
-        if self._now_ms - self._index.swept_ms < SWEEP_EVERY_MS:
-            return
-        self._index.swept_ms = self._now_ms
         self._index.sweep_bucket = (self._index.sweep_bucket + 1) % 256
         prefix = b"%s%02x/" % (units.DONE, self._index.sweep_bucket)
         for key, data in list(self._table.rows.scan(prefix)):
             if self._now_ms - units.decode(data, Done).finished_ms > DONE_KEPT_MS:
                 self._table.delete(key)
+
+
+def _size(unit: Unit) -> int:
+    """Of what the queue's record brings into the row, in bytes."""
+    headers = sum(len(header.name.encode()) + len(header.value) for header in unit.headers)
+    return len(unit.value) + len(unit.key or b"") + len((unit.lane or "").encode()) + headers
 
 
 def _lane(event: Event, recipient: str) -> str:

@@ -17,7 +17,7 @@ from typing import Final
 from streams.core.delivery import units
 from streams.core.delivery.book import Book
 from streams.core.delivery.effects import Bury, Effect, Send
-from streams.core.delivery.index import Index
+from streams.core.delivery.index import Index, Lane
 from streams.core.delivery.messages import Attempt, attempt_id
 from streams.core.delivery.units import Done, Parked, State, Table, Unit
 from streams.core.subscriptions import OnExhausted, Subscription
@@ -36,7 +36,7 @@ class Flow:
     """Decides for one partition at one instant; ``now_ms`` is wall-clock Unix milliseconds."""
 
     def __init__(self, table: Table, index: Index, book: Book, partition: int, now_ms: int) -> None:
-        self.table = table
+        self._table = table
         self._index = index
         self._book = book
         self._partition = partition
@@ -44,7 +44,7 @@ class Flow:
 
     def enter(self, unit: Unit) -> Iterator[Effect]:
         """Put an open unit at its place; begin it if it is its turn."""
-        self.table.put_unit(unit)
+        self._table.put_unit(unit)
         self._index.join(unit)
         if self._is_head(unit):
             self._index.wait(unit, self._now_ms)
@@ -65,16 +65,15 @@ class Flow:
         size = window.size(subscription)
         heads: list[tuple[Unit, str]] = []
         while ready and (len(window.flying) < size or not may_send):
-            unit = self.table.unit(ready[0][1])
+            unit = self._table.unit(ready[0][1])
             if unit is None or unit.state is not State.PENDING or not self._is_head(unit):
                 heappop(ready)
             elif unit.due_ms > self._now_ms:
                 heappop(ready)
                 self._index.wait(unit, self._now_ms)
-            elif self._now_ms - unit.accepted_ms >= subscription.max_age_s * 1000:
+            elif self._too_old(unit, subscription):
                 heappop(ready)
-                reason = f"older than {timedelta(seconds=subscription.max_age_s)} after {unit.attempts} attempts"
-                yield from self.end(unit, State.DEAD, "max_age", reason)
+                yield from self._die_of_age(unit, subscription)
             elif may_send:
                 heappop(ready)
                 send = self._attempt(unit, subscription)
@@ -86,6 +85,34 @@ class Flow:
         for head, begun in heads:
             yield from self._follow(head, subscription, begun)
 
+    def let_die(self, lane: Lane) -> Iterator[Effect]:
+        """Of a parked lane: end what has waited for too long. Nothing else looks at it, as it is nobody's turn."""
+        subscription = self._book.by_id.get(lane[0])
+        while subscription is not None and (unit := self._index.head(lane, self._table)) is not None:
+            if unit.state is not State.PENDING or not self._too_old(unit, subscription):
+                return
+            yield from self._die_of_age(unit, subscription)
+
+    def _too_old(self, unit: Unit, subscription: Subscription) -> bool:
+        return self._now_ms - unit.accepted_ms >= subscription.max_age_s * 1000
+
+    def _die_of_age(self, unit: Unit, subscription: Subscription) -> Iterator[Effect]:
+        reason = f"older than {timedelta(seconds=subscription.max_age_s)} after {unit.attempts} attempts"
+        yield from self.end(unit, State.DEAD, "max_age", reason)
+
+    def ask_again(self) -> Iterator[Effect]:
+        """Ask again for each attempt that was in flight at the last call already: the same one, so that it is made
+        once. Of a lane only its head, as the others follow it."""
+        flew, self._index.flew = self._index.flew, {}
+        for window in self._index.windows.values():
+            for unit_id in list(window.flying):
+                unit = self._table.unit(unit_id)
+                if unit is None or unit.state is not State.IN_FLIGHT:
+                    continue
+                self._index.flew[unit_id] = unit.attempts
+                if flew.get(unit_id) == unit.attempts and self._is_head(unit):
+                    yield self._send(unit)
+
     def _follow(self, head: Unit, subscription: Subscription, before: str) -> Iterator[Effect]:
         """Hand over the events behind the head of a lane, whose attempt is ``before``; one that failed goes alone."""
         if head.lane is None or head.attempts > 0:
@@ -96,7 +123,7 @@ class Flow:
         window = self._index.window(subscription.id)
         size = window.size(subscription)
         for _, unit_id in behind:
-            unit = self.table.unit(unit_id)
+            unit = self._table.unit(unit_id)
             if unit is None or unit.state is not State.PENDING or len(window.flying) >= size:
                 return
             if unit.attempts == 0 and unit.due_ms > self._now_ms + POSTPONE_MS:
@@ -116,20 +143,23 @@ class Flow:
             return
         if not self._index.window(subscription.id).has_room(subscription):
             return
-        before = self.table.unit(lane[-2][1])
+        before = self._table.unit(lane[-2][1])
         if before is not None and before.state is State.IN_FLIGHT:
             yield self._attempt(unit, subscription, follows=attempt_id(before.unit_id, before.attempts))
 
     def _attempt(self, unit: Unit, subscription: Subscription, follows: str | None = None) -> Send:
         """Count the attempt, then ask for it: after a crash in between, the same attempt is asked for again."""
-        number = unit.attempts + 1
-        self.table.put_unit(replace(unit, state=State.IN_FLIGHT, attempts=number))
+        begun = replace(unit, state=State.IN_FLIGHT, attempts=unit.attempts + 1)
+        self._table.put_unit(begun)
         self._index.window(subscription.id).begin(unit.unit_id, subscription)
+        return self._send(begun, follows)
+
+    def _send(self, unit: Unit, follows: str | None = None) -> Send:
         return Send(
             attempt=Attempt(
-                attempt_id=attempt_id(unit.unit_id, number),
+                attempt_id=attempt_id(unit.unit_id, unit.attempts),
                 unit_id=unit.unit_id,
-                number=number,
+                number=unit.attempts,
                 subscription_id=unit.subscription_id,
                 subscription=unit.subscription,
                 recipient=unit.recipient,
@@ -149,7 +179,7 @@ class Flow:
 
     def retry(self, unit: Unit, delay_ms: int) -> None:
         pending = replace(unit, state=State.PENDING, due_ms=self._now_ms + delay_ms)
-        self.table.put_unit(pending)
+        self._table.put_unit(pending)
         self._index.window(unit.subscription_id).end(unit.unit_id)
         self._index.wait(pending, self._now_ms)
 
@@ -165,8 +195,8 @@ class Flow:
             finished_ms=self._now_ms,
             replay=unit.replay,
         )
-        self.table.put(units.done_key(unit.unit_id), done)
-        self.table.delete_unit(unit.unit_id)
+        self._table.put(units.done_key(unit.unit_id), done)
+        self._table.delete_unit(unit.unit_id)
         self._index.window(unit.subscription_id).end(unit.unit_id)
         if reason is not None and state is State.DEAD:
             yield Bury(unit=unit, reason=reason, detail=detail)
@@ -176,18 +206,18 @@ class Flow:
         subscription = self._book.by_id.get(unit.subscription_id)
         # Only what a repaired receiver could still take parks its key: a body that is too large never becomes smaller.
         if reason == "exhausted" and subscription is not None and subscription.on_exhausted is OnExhausted.PARK:
-            self.table.put(units.lane_key(*lane), Parked(unit_id=unit.unit_id, at_ms=self._now_ms))
+            self._table.put(units.lane_key(*lane), Parked(unit_id=unit.unit_id, at_ms=self._now_ms))
             self._index.parked.add(lane)
             return
         self._release(lane)
 
     def unpark(self, lane: tuple[str, str]) -> None:
-        self.table.delete(units.lane_key(*lane))
+        self._table.delete(units.lane_key(*lane))
         self._index.parked.discard(lane)
         self._release(lane)
 
     def _release(self, lane: tuple[str, str]) -> None:
-        head = self._index.head(lane, self.table)
+        head = self._index.head(lane, self._table)
         if head is not None and head.state is State.PENDING:
             self._index.wait(head, self._now_ms)
 
@@ -196,14 +226,14 @@ class Flow:
             return True
         lane = (unit.subscription_id, unit.lane)
         if lane in self._index.parked:
-            if self.table.parked(*lane) is not None:
+            if self._table.parked(*lane) is not None:
                 return False
             self._index.parked.discard(lane)  # the chunk that parked it was thrown away
-        head = self._index.head(lane, self.table)
+        head = self._index.head(lane, self._table)
         return head is not None and head.unit_id == unit.unit_id
 
     def _is_disabled(self, subscription: Subscription) -> bool:
         if self._index.disabled.get(subscription.id, 0) < subscription.version:
             return False
-        row = self.table.disabled(subscription.id)
+        row = self._table.disabled(subscription.id)
         return row is not None and row.version >= subscription.version

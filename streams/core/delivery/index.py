@@ -35,6 +35,9 @@ class Index:
     disabled: dict[str, int] = field(default_factory=dict)
     sweep_bucket: int = 0
     swept_ms: int = 0
+    #: When what is in flight was last looked at, and what was then: unit id → number of the attempt.
+    asked_ms: int = 0
+    flew: dict[str, int] = field(default_factory=dict)
 
     def join(self, unit: Unit) -> None:
         """Put ``unit`` at its place in its lane, if it waits in one."""
