@@ -18,14 +18,14 @@ from streams.core.calculations import findings
 from streams.core.delivery import hops, made
 from streams.core.delivery.endpoint import Notice
 from streams.core.delivery.messages import Attempt, Result, Verdict
-from streams.core.errors import CurfewError, Poison, Transient
+from streams.core.errors import CurfewError, Fatal, Poison, Transient
 from streams.core.events import Event, Finding
 from streams.core.subscriptions import Subscription
-from streams.kafka.chunks import Batch
+from streams.kafka.chunks import SURELY_SMALL_BYTES, Batch
 from streams.kafka.failpoints import passing
 from streams.kafka.lanes import Abandoned
 from streams.sinks.email import EmailSender
-from streams.sinks.webhook import Exchange, WebhookSender
+from streams.sinks.webhook import MAX_RESULT_BODY, Exchange, WebhookSender
 from streams.topics import FINDINGS
 from streams.tracing import SpanKind, well_formed
 
@@ -234,7 +234,14 @@ class Maker:
         count = hops.hops(attempt.headers, event.hops) + 1
         passed = hops.extended(hops.path(attempt.headers), attempt.queue)
         found = findings(calculation, event, emits, count, passed)
-        sent = tuple(Forwarded(FINDINGS, one.key.encode(), self.finding(one), []) for one in found)
+        try:
+            sent = tuple(Forwarded(FINDINGS, one.key.encode(), self.finding(one), []) for one in found)
+        except (
+            Fatal
+        ) as error:  # a number that is too large, a text that is none: it is of an event's types, and no value
+            raise Poison("calculation_wrong_type", _sayable(str(error.__cause__))) from error
+        if any(len(one.value) > SURELY_SMALL_BYTES for one in sent):
+            raise Poison("too_large", f"it calculated more than {SURELY_SMALL_BYTES} bytes for one event")
         self._remember(attempt.attempt_id)
         return Brought(self.about(attempt, subscription, Exchange(verdict=Verdict.DELIVERED)), sent, begun=False)
 
@@ -260,10 +267,10 @@ class Maker:
             replay=attempt.replay,
             verdict=exchange.verdict,
             reason=exchange.reason,
-            detail=_sayable(exchange.detail),
+            detail=None if exchange.detail is None else _sayable(exchange.detail),
             status=exchange.status,
             retry_after_s=exchange.retry_after_s,
-            body=_sayable(exchange.body),
+            body=None if exchange.body is None else _sayable(exchange.body),
             latency_ms=exchange.latency_ms,
             finished_at=self._clock.now(),
         )
@@ -285,6 +292,6 @@ class Maker:
         return int(self._clock.now().timestamp() * 1000)
 
 
-def _sayable(text: str | None) -> str | None:
-    """Without what UTF-8 cannot say: a receiver's bytes, or a calculation's error, may be repeated in it."""
-    return None if text is None else text.encode("utf-8", "replace").decode()
+def _sayable(text: str) -> str:
+    """Its beginning, without what UTF-8 cannot say: an error of a calculation may be as long as it likes."""
+    return text[:MAX_RESULT_BODY].encode("utf-8", "replace").decode()

@@ -52,6 +52,26 @@ def dies(event: Event, parameters: Mapping[str, Value]) -> list[Emit]:
     os._exit(3)
 
 
+def complains_at_length(event: Event, parameters: Mapping[str, Value]) -> list[Emit]:
+    raise ValueError("\udcff" + "x" * 2_000_000)
+
+
+def not_utf8(event: Event, parameters: Mapping[str, Value]) -> list[Emit]:
+    return [Emit(type=SEEN, facts={"said": "\udcff"})]
+
+
+def astronomical(event: Event, parameters: Mapping[str, Value]) -> list[Emit]:
+    return [Emit(type=SEEN, facts={"stars": 10**24})]
+
+
+def no_number(event: Event, parameters: Mapping[str, Value]) -> list[Emit]:
+    return [Emit(type=SEEN, facts={"amount": Decimal("NaN")})]
+
+
+def a_novel(event: Event, parameters: Mapping[str, Value]) -> list[Emit]:
+    return [Emit(type=SEEN, facts={"text": "x" * 2_000_000})]
+
+
 def prints(event: Event, parameters: Mapping[str, Value]) -> list[Emit]:
     print("what a function prints is no answer", flush=True)
     return []
@@ -73,5 +93,7 @@ ALL = [
     for name, function in {
         "counts": counts, "loops": loops, "allocates": allocates, "raises": raises, "floats": floats,
         "other-type": other_type, "nothing-sensible": nothing_sensible, "dies": dies, "prints": prints,
+        "complains-at-length": complains_at_length, "not-utf8": not_utf8, "astronomical": astronomical,
+        "no-number": no_number, "a-novel": a_novel,
     }.items()
 ]  # fmt: skip

@@ -154,6 +154,23 @@ def test_a_bad_calculation_puts_its_one_event_aside() -> None:
     assert b"ValueError: not today" in dict(made.dead()[0].headers or [])["__connect.errors.exception.message"]
 
 
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("complains-at-length", b"calculation_failed"), ("not-utf8", b"calculation_wrong_type"),
+        ("astronomical", b"calculation_wrong_type"), ("no-number", b"calculation_wrong_type"),
+        ("a-novel", b"too_large"),
+    ],
+)  # fmt: skip
+def test_what_no_record_can_hold_puts_the_event_aside_and_not_the_worker(name: str, reason: bytes) -> None:
+    """It is of the right type, and shows only when it is written."""
+    made = plant(calculates(name))
+
+    assert calculated(made, event(1)) == []
+
+    assert [dict(one.headers or [])["curfew-reason"] for one in made.dead()] == [reason]
+
+
 def test_a_loop_of_calculations_ends_at_the_limit_with_the_path_in_its_dead_letter() -> None:
     """The result is routed to the queue that is calculated with: eight times, and not for ever."""
     load(DECLARED)

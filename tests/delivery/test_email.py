@@ -169,12 +169,15 @@ def test_a_mail_that_finds_no_session_in_time_goes_back_and_is_guarded_right_bef
 ) -> None:
     """While another one is being handed over nothing has been asked yet whether this worker may still send."""
     monkeypatch.setattr(email_sink, "MAX_SESSIONS", 1)
-    order: list[str] = []
+    guarded: list[tuple[str, int]] = []
+
+    def note(unit: str) -> None:
+        guarded.append((unit, len(server.mails)))
 
     async def main() -> list[Exchange]:
         one, mail = sender(server.url), mails()
         sending = [
-            one.send(mail, unit, "a@b.c", event(1), begin_within_s=within_s, guard=partial(order.append, unit))
+            one.send(mail, unit, "a@b.c", event(1), begin_within_s=within_s, guard=partial(note, unit))
             for unit, within_s in (("first", math.inf), ("late", 0.0), ("patient", math.inf))
         ]
         found = await asyncio.gather(*sending)
@@ -185,7 +188,7 @@ def test_a_mail_that_finds_no_session_in_time_goes_back_and_is_guarded_right_bef
 
     assert [exchange.verdict for exchange in exchanges] == [Verdict.DELIVERED, Verdict.POSTPONED, Verdict.DELIVERED]
     assert exchanges[1].reason == "busy"
-    assert order == ["first", "patient"]
+    assert guarded == [("first", 0), ("patient", 1)], "with the mails that the server had then"
 
 
 @pytest.mark.parametrize(
