@@ -95,7 +95,7 @@ class Events:
         feed, desk = self.feeds[batch.topic], Desk(self, batch)
         for record in batch.records:
             try:
-                check_size(record)
+                check_size(record, feed.kind)
                 desk.follow(feed, record, feed.decode(record.value))
             except Poison as error:
                 batch.dead_letter(record, error)

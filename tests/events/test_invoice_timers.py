@@ -12,12 +12,16 @@ import pytest
 from agents import timers
 from agents.events import invoice_timers
 from agents.events.invoice_timers import RULES_KEY, RulesRow
+from agents.events.limits import MAX_INVOICE_BYTES
 from streams.codec.rows import encode_row, row_decoder
 from streams.core.event_rules import EventRule
 from streams.core.events import Event, Finding
+from streams.core.invoice_due import InvoiceWork, Pinned, pack
 from streams.core.midnight import TZ_VERSION
 from streams.core.objects import Invoice
 from streams.core.routing import Route
+from streams.core.rows import object_key
+from streams.kafka.store import MAX_ROW_BYTES
 from tests.core.billing import ACCOUNT, INVOICE, created, deleted, updated
 from tests.events.works import Works
 
@@ -307,6 +311,20 @@ def test_an_invoice_whose_row_was_lost_in_a_crash_is_not_taken_for_one_that_is_l
     assert dict(works.store.scan(b"timer/")) == first
 
 
+def test_an_invoice_is_so_small_that_all_that_waits_for_it_fits_into_one_row(works: Works) -> None:
+    """Each task keeps it as it was; a row that is refused when time has come would stop the worker."""
+    largest = replace(POSTED, number="y" * (MAX_INVOICE_BYTES - 200))
+    pinned = {f"delivered_plus {number}": Pinned(revision=number, invoice=largest) for number in range(30)}
+
+    works.feed(
+        "billing.invoice", [created(largest), created(replace(largest, id="I2", number="y" * MAX_INVOICE_BYTES))]
+    )
+
+    assert works.row("billing.invoice", object_key("invoice", POSTED.id)).current == largest
+    assert [dict(one.headers or ())["curfew-reason"] for one in works.dead()] == [b"too_large"]
+    assert len(encode_row(pack(InvoiceWork(pinned=pinned)))) < MAX_ROW_BYTES
+
+
 def test_an_event_that_is_too_large_is_put_aside_as_a_finding_that_can_be_redriven() -> None:
     """There is no record to put aside: time has raised it."""
     works = Works(
@@ -314,8 +332,8 @@ def test_an_event_that_is_too_large_is_put_aside_as_a_finding_that_can_be_redriv
     )
     works.tick(START)
     works.feed("billing.account", [created(replace(ACCOUNT, email="x" * 200_000))])
-    works.feed("billing.invoice", [created(replace(POSTED, number="y" * 200_000))])
-    enormous = updated(ACCOUNT, 2, email="x" * 900_000)
+    works.feed("billing.invoice", [created(replace(POSTED, number="y" * 20_000))])
+    enormous = updated(ACCOUNT, 2, email="x" * 1_040_000)
     row = works.row("billing.account", b"account/A1")
     works.store.write([(b"account/A1", encode_row(replace(row, current=enormous.current)))], None)
 
