@@ -15,6 +15,10 @@ from streams.core.hooks import Abort, Adjust, Hook, HookRegistry, Proceed, Verdi
 ENTRY_POINTS = "curfew.hooks"
 
 
+class OverBudgetError(Exception):
+    """The hook has not answered within its budget. Not a TimeoutError, which a hook may raise itself."""
+
+
 def load(declared: Sequence[str]) -> HookRegistry:
     """Hooks from ``package.module:NAME`` strings and from the entry points; NAME is a Hook or an iterable of Hooks.
 
@@ -42,8 +46,8 @@ def _resolve(declaration: str) -> Iterable[Hook]:
 async def call(hook: Hook, context: WorkflowContext) -> Verdict:
     """Run ``hook`` in a thread of its own and wait for its verdict at most its budget.
 
-    Raises TimeoutError when the budget is used up, and whatever the hook raises. The thread of a hook that hangs cannot
-    be ended: it is a daemon, so that it does not keep the worker from stopping, and its late verdict is ignored.
+    Raises OverBudgetError when the budget is used up, and whatever the hook raises. The thread of a hook that hangs
+    cannot be ended: it is a daemon, so that it does not keep the worker from stopping; its late verdict is ignored.
     """
     loop = asyncio.get_running_loop()
     verdict: asyncio.Future[Verdict] = loop.create_future()
@@ -59,7 +63,13 @@ async def call(hook: Hook, context: WorkflowContext) -> Verdict:
             _tell(loop, verdict, returned, None)
 
     threading.Thread(target=run, name=f"hook-{hook.name}", daemon=True).start()
-    return await asyncio.wait_for(verdict, hook.budget_seconds)
+    try:
+        await asyncio.wait({verdict}, timeout=hook.budget_seconds)
+        if not verdict.done():
+            raise OverBudgetError(f"used up its {hook.budget_seconds:g} s")
+        return verdict.result()
+    finally:
+        verdict.cancel()
 
 
 def _tell(
@@ -70,6 +80,8 @@ def _tell(
             return
         if returned is not None:
             verdict.set_result(returned)
+        elif isinstance(error, StopIteration):  # what no future takes
+            verdict.set_exception(RuntimeError(f"StopIteration: {error}"))
         else:
             verdict.set_exception(error or RuntimeError("a hook ended without a verdict"))
 

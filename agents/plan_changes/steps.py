@@ -100,6 +100,15 @@ class Steps:
         self._dry_run = dry_run
         self._slots = asyncio.Semaphore(CONCURRENT_HOOKS)
 
+    def has_hooks(self, command: ExecuteCommand) -> bool:
+        """Whether this step of the change calls any hook."""
+        points = (
+            (Hookpoint.PRIOR, Hookpoint.AFTER)
+            if command.step is CommandStep.EXECUTE
+            else (_SINGLE_STEPS[command.step],)
+        )
+        return any(self._hooks.at(point, command.element_key) for point in points)
+
     async def run(
         self, command: ExecuteCommand, now: datetime, on_call: Callable[[HookCall], None] = lambda call: None
     ) -> StepRun:
@@ -166,8 +175,8 @@ class Steps:
             try:
                 verdict = await self._called(hook, context, on_call)
             except Exception as error:
-                late = isinstance(error, TimeoutError)
-                told = f"used up its {hook.budget_seconds:g} s" if late else f"{type(error).__name__}: {error}"
+                late = isinstance(error, hooks.OverBudgetError)
+                told = str(error) if late else f"{type(error).__name__}: {error}"
                 self._complain(
                     "execution.hook_failed", command, hook=hook.name, policy=hook.on_failure.value, error=told
                 )
@@ -186,7 +195,7 @@ class Steps:
         return value
 
     async def _called(self, hook: Hook, context: WorkflowContext, on_call: Callable[[HookCall], None]) -> Verdict:
-        """The hook's verdict. Raises TimeoutError, and whatever the hook raises."""
+        """The hook's verdict. Raises hooks.OverBudgetError, and whatever the hook raises."""
         async with self._slots:
             began = time.perf_counter()
 
@@ -196,8 +205,8 @@ class Steps:
 
             try:
                 verdict = await hooks.call(hook, context)
-            except TimeoutError:
-                tell(HookEnd.TIMEOUT, f"used up its {hook.budget_seconds:g} s")
+            except hooks.OverBudgetError as error:
+                tell(HookEnd.TIMEOUT, str(error))
                 raise
             except Exception as error:
                 tell(HookEnd.FAILED, f"{type(error).__name__}: {error}")

@@ -9,9 +9,10 @@ import pytest
 
 from agents.plan_changes import hooks
 from agents.plan_changes.hooks_examples import HOOKS
+from agents.plan_changes.steps import HookCall, HookEnd, Steps
 from streams.core.errors import Misconfigured
-from streams.core.hooks import Abort, Hook, Hookpoint, HookRegistry, Proceed, Verdict, WorkflowContext
-from tests.plan_changes.makers import a_command
+from streams.core.hooks import Abort, FailurePolicy, Hook, Hookpoint, HookRegistry, Proceed, Verdict, WorkflowContext
+from tests.plan_changes.makers import START, a_command
 
 
 def a_hook(name: str, key: str = Hookpoint.PRIOR, priority: int = 100) -> Hook:
@@ -84,7 +85,7 @@ def test_a_hook_that_hangs_costs_its_budget_and_no_more() -> None:
     hanging = Hook(name="hang", key=Hookpoint.PRIOR, call=hang, budget_seconds=0.05)
 
     async def both() -> Verdict:
-        with pytest.raises(TimeoutError):
+        with pytest.raises(hooks.OverBudgetError, match=r"used up its 0\.05 s"):
             await hooks.call(hanging, CONTEXT)
         released.set()
         return await hooks.call(a_hook("quick"), CONTEXT)
@@ -98,3 +99,20 @@ def test_a_hook_that_returns_no_verdict_has_failed() -> None:
 
     with pytest.raises(TypeError, match="a hook returns Proceed, Adjust or Abort"):
         asyncio.run(hooks.call(forgetful, CONTEXT))
+
+
+@pytest.mark.parametrize("raised", [TimeoutError("the CRM does not answer"), StopIteration("empty")])
+def test_what_a_hook_raises_itself_is_not_taken_for_its_budget(raised: Exception) -> None:
+    """A time-out of a socket is a TimeoutError; and a StopIteration, which no future takes, is told too."""
+
+    def answer(context: WorkflowContext) -> Verdict:
+        raise raised
+
+    hook = Hook(name="h", key=Hookpoint.PRIOR, call=answer, on_failure=FailurePolicy.RETRY)
+    told: list[HookCall] = []
+
+    run = asyncio.run(Steps(HookRegistry.of([hook])).run(CONTEXT.command, START, told.append))
+
+    assert (run.result.reason, run.result.retryable) == ("hook_failed:h", True)
+    assert [call.end for call in told] == [HookEnd.FAILED]
+    assert str(raised) in (told[0].detail or "")
