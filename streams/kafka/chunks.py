@@ -93,6 +93,10 @@ class Batch:
     #: Raises, or ends the process, when the partition may belong to another worker by now; to be called right before
     #: an effect outside of Kafka that this worker alone may have.
     guard: Callable[[], None] = lambda: None
+    #: Whether the partition is about to be handed over. A handler that waits long for the outside then begins nothing
+    #: new: it yields what it has done and raises :class:`streams.kafka.lanes.Abandoned`, and the next owner decides the
+    #: whole chunk again, on the rows of what was done.
+    closing: Callable[[], bool] = lambda: False
     outputs: list[Output] = field(default_factory=list)
     #: Reasons of the records that were put aside, for the metrics.
     put_aside: list[str] = field(default_factory=list)

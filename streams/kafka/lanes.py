@@ -10,6 +10,9 @@
 A crash between any two of them is harmless: what was not done is decided again, on rows that do not know of it yet.
 Rows before outputs would lose events for ever, because the second time the revision guard would say "seen already".
 Lanes run side by side, so while one waits for Kafka another decides.
+
+Chunks that are handled side by side within a lane take outputs and changelog in one: when that fails they are decided
+again, and the changelog may hold rows of the decision that was thrown away. Their handlers can do with it.
 """
 
 from __future__ import annotations
@@ -63,7 +66,8 @@ Work: TypeAlias = tuple[Chunk, Agent]
 
 
 class Abandoned(Exception):
-    """The partition belongs to another worker now; whatever was not finished is that worker's."""
+    """The partition belongs to another worker now, or will as soon as this one lets go of it; whatever was not finished
+    is that worker's."""
 
 
 class StoreSource(Protocol):
@@ -234,6 +238,7 @@ class Lane:
             memory=self._memory,
             caught_up=self._works.caught_up(self._partition),
             guard=lambda: self._works.guard(self._generation),
+            closing=self._closing.is_set,
             tracer=self._works.tracer,
         )
 
@@ -326,7 +331,8 @@ class Lane:
 
     async def _make_durable(self, batch: Batch, *, beside: bool = False) -> None:
         """Outputs, then rows. Of chunks side by side both at once: their handlers can do with either without the other,
-        and one round trip instead of two makes larger requests."""
+        and one round trip instead of two makes larger requests. If it fails they are decided again, though some of the
+        rows may be in the changelog."""
         works = self._works
         outputs, counters, rows = batch.outputs, works.counters, batch.rows.writes
         # A crash can find the ones durable without the others; a test that kills in between makes sure that it does.
@@ -377,7 +383,7 @@ class Lane:
 
     async def _write_changelog(self, batch: Batch) -> None:
         """Only rows that were decided once are written, however often it takes: the changelog must not hold a row
-        of a decision that was thrown away."""
+        of a decision that was thrown away (but for chunks side by side, see :meth:`_make_durable`)."""
         works = self._works
         works.guard(self._generation)
         delivery = Delivery()

@@ -29,7 +29,8 @@ SESSION_TIMEOUT_MS = 15_000
 #: A process that was stopped for half of it may have lost its partitions, and writes nothing any more.
 STALLED_AFTER_S = SESSION_TIMEOUT_MS / 1000 / 2
 HEARTBEAT_INTERVAL_MS = 2_000
-#: How long a rebalance may wait for chunks in flight (they end within the outbox's delivery time-out).
+#: How long a rebalance may wait for chunks in flight. They end within the outbox's delivery time-out; those that wait
+#: for the outside look at ``Batch.closing``, and end with what they have begun.
 MAX_POLL_INTERVAL_MS = 300_000
 HAND_OVER_TIMEOUT_S = 60.0
 #: The pump polls at least this often; a gap of a whole session means that the process was stopped meanwhile.

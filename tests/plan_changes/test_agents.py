@@ -437,7 +437,7 @@ def test_a_broken_hook_follows_its_policy(
 
 
 def test_a_hook_that_sleeps_does_not_hold_up_the_others() -> None:
-    """Its change times out; the other commands of the chunk are executed side by side with it."""
+    """Its change times out; the other commands of the chunk are executed side by side with it, and recorded before."""
     released = threading.Event()
 
     def sleep(context: WorkflowContext) -> Verdict:
@@ -455,9 +455,9 @@ def test_a_hook_that_sleeps_does_not_hold_up_the_others() -> None:
     released.set()
 
     results = plant.read(outputs, "plan-change.outcomes", ExecutionResult)
-    assert [result.service_id for result in results] == ["S1", "S2", "S3", "S4", "S5"]
-    assert results[0].reason == "hook_timeout:sleepy"
-    assert {result.verdict for result in results[1:]} == {ExecutionVerdict.SEALED}
+    assert [result.service_id for result in results] == ["S2", "S3", "S4", "S5", "S1"]
+    assert results[-1].reason == "hook_timeout:sleepy"
+    assert {result.verdict for result in results[:-1]} == {ExecutionVerdict.SEALED}
 
 
 def test_an_abort_is_final() -> None:
