@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -68,9 +69,20 @@ class Changelog:
         if position > end:
             raise StoreAhead(f"position {position}, but {origin.topic}[{origin.partition}] ends at {end}")
         position = max(position, low)
-        read, waited = 0, 0.0
-        if position < end:
+        if position >= end:
+            read = 0
+        else:
             self._consumer.assign([TopicPartition(origin.topic, origin.partition, position)])
+            try:
+                read = self._read(store, position, end, stopped)
+            finally:
+                self._consumer.unassign()
+        passing("recovery.end")
+        return read
+
+    def _read(self, store: Store, position: int, end: int, stopped: Callable[[], bool]) -> int:
+        """Apply what is in front of ``end``, from ``position`` on, to which the consumer is assigned."""
+        origin, read, heard = self._origin, 0, time.monotonic()
         while position < end:
             if stopped():
                 raise Stopped
@@ -89,12 +101,11 @@ class Changelog:
                     raise Transient(f"cannot read {origin.topic}[{origin.partition}]: {error.str()}")
             store.write(rows, position)
             read += len(rows)
-            waited = 0.0 if messages else waited + POLL_S
-            if waited > STALLED_AFTER_S:
+            if messages:
+                heard = time.monotonic()
+            elif time.monotonic() - heard > STALLED_AFTER_S:
                 raise Transient(f"{origin.topic}[{origin.partition}] does not answer; at {position} of {end}")
             passing("recovery.middle")
-        self._consumer.unassign()
-        passing("recovery.end")
         return read
 
     def close(self) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import time
 from typing import Any
 
 import msgspec
 import pytest
 from confluent_kafka import Consumer, KafkaError
 
+from streams.core.errors import Transient
 from streams.kafka import recovery
 from streams.kafka.store import MemoryStore, Origin, RocksStore
 from tests.faults.flow import Flow, fold, producer, read, store_rows
@@ -169,3 +171,39 @@ def test_an_end_in_front_of_the_one_that_was_asked_for_skips_no_row(
 
     assert [key for key, _ in store.scan(b"")] == [b"a", b"b", b"c"]
     assert store.position == 3
+
+
+def test_a_broker_that_falls_silent_in_the_middle_is_given_the_time_that_is_said(
+    kafka: Brokers, topic_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the clock, however short the polls are; and nothing is left assigned."""
+
+    class Silent(Consumer):
+        silent = False
+
+        def consume(self, *args: Any, **options: Any) -> list[Any]:
+            if self.silent:
+                time.sleep(options["timeout"])
+                return []
+            found: list[Any] = list(super().consume(*args, **options))
+            self.silent = bool(found)
+            return found[:1]
+
+    monkeypatch.setattr(recovery, "Consumer", Silent)
+    monkeypatch.setattr(recovery, "STALLED_AFTER_S", 3.0)
+    create_topic(kafka.bootstrap_servers, topic_prefix)
+    sender = producer(kafka.bootstrap_servers)
+    for key in ("a", "b"):
+        sender.produce(topic_prefix, key=key, value=b"v")
+    assert sender.flush(TIMEOUT_SECONDS) == 0
+    origin = Origin(cluster_id="c", topic_id="t", topic=topic_prefix, partition=0)
+    changelog = recovery.Changelog({"bootstrap.servers": kafka.bootstrap_servers}, origin)
+    store, began = MemoryStore(), time.monotonic()
+
+    with pytest.raises(Transient, match="at 1 of 2"):
+        changelog.recover(store, lambda: False)
+    took, still_assigned = time.monotonic() - began, changelog._consumer.assignment()
+    changelog.close()
+
+    assert took >= 3.0
+    assert not still_assigned
