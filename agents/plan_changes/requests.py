@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -58,50 +60,60 @@ def exchange(settings: Settings, codec: Codec, request: Request, wait_s: float |
 
     config = answering(settings.kafka())
     require_topics(admin_client(config), (REQUESTS, REPLIES))  # the client would wait for them, silently
-    replies = None if wait_s is None else _Replies(config, codec)
     value, problems = codec.encode(REQUESTS, request), list[str]()
-    producer = Producer(config | {"partitioner": PARTITIONER, "acks": "all"})
-    producer.produce(
-        REQUESTS,
-        key=request.account_id,
-        value=value,
-        on_delivery=lambda error, message: problems.append(error.str()) if error is not None else None,
-    )
-    if producer.flush(FLUSH_S) or problems:
-        raise Transient(f"the request was not delivered: {problems or 'no answer'}; is bootstrap_servers right?")
-    return None if replies is None or wait_s is None else replies.wait_for(request, wait_s)
+    with nullcontext() if wait_s is None else _replies(config, codec) as replies:
+        producer = Producer(config | {"partitioner": PARTITIONER, "acks": "all"})
+        producer.produce(
+            REQUESTS,
+            key=request.account_id,
+            value=value,
+            on_delivery=lambda error, message: problems.append(error.str()) if error is not None else None,
+        )
+        if producer.flush(FLUSH_S) or problems:
+            raise Transient(f"the request was not delivered: {problems or 'no answer'}; is bootstrap_servers right?")
+        return None if replies is None or wait_s is None else replies.wait_for(request, wait_s)
+
+
+@contextmanager
+def _replies(kafka: dict[str, Any], codec: Codec) -> Iterator[_Replies]:
+    """Everything that is replied from now on."""
+    from confluent_kafka import Consumer, TopicPartition
+
+    from streams.kafka.watermarks import watermarks
+
+    consumer = Consumer({**kafka, "group.id": f"curfew-replies-{uuid.uuid4()}", "enable.auto.commit": False})
+    try:
+        numbers = consumer.list_topics(REPLIES, timeout=ANSWER_S).topics[REPLIES].partitions
+        ends = [
+            TopicPartition(REPLIES, number, watermarks(consumer, TopicPartition(REPLIES, number), ANSWER_S)[1])
+            for number in numbers
+        ]
+        consumer.assign(ends)
+        yield _Replies(consumer, codec)
+    finally:
+        consumer.close()
 
 
 class _Replies:
-    """Everything that is replied from now on."""
+    """What a consumer reads."""
 
-    def __init__(self, kafka: dict[str, Any], codec: Any) -> None:
-        from confluent_kafka import Consumer, TopicPartition
-
-        from streams.kafka.watermarks import watermarks
-
+    def __init__(self, consumer: Any, codec: Codec) -> None:
+        self._consumer = consumer
         self._codec = codec
-        config = {**kafka, "group.id": f"curfew-replies-{uuid.uuid4()}", "enable.auto.commit": False}
-        self._consumer = Consumer(config)
-        numbers = self._consumer.list_topics(REPLIES, timeout=ANSWER_S).topics[REPLIES].partitions
-        ends = [
-            TopicPartition(REPLIES, number, watermarks(self._consumer, TopicPartition(REPLIES, number), ANSWER_S)[1])
-            for number in numbers
-        ]
-        self._consumer.assign(ends)
 
     def wait_for(self, request: Request, timeout: float) -> Reply | None:
+        from streams.core.errors import Poison
         from streams.core.plan_change.messages import Reply
 
         until = time.monotonic() + timeout
-        try:
-            while (left := until - time.monotonic()) > 0:
-                message = self._consumer.poll(min(left, 0.5))
-                if message is None or message.error() is not None:
-                    continue
-                reply: Reply = self._codec.decode(message.value(), Reply)
-                if (reply.request_id, reply.service_id) == (request.request_id, request.service_id):
-                    return reply
-            return None
-        finally:
-            self._consumer.close()
+        while (left := until - time.monotonic()) > 0:
+            message = self._consumer.poll(min(left, 0.5))
+            if message is None or message.error() is not None:
+                continue
+            try:
+                reply = self._codec.decode(message.value(), Reply)
+            except Poison:  # the topic is everybody's; who waits for ours is not helped by an error about another one
+                continue
+            if (reply.request_id, reply.service_id) == (request.request_id, request.service_id):
+                return reply
+        return None

@@ -10,10 +10,11 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 
 from agents.cli.plan_changes import rows as changelog_rows
 from agents.plan_changes.reasons import EXPLANATIONS
+from agents.plan_changes.requests import exchange
 from streams.codec import Codec, Registry
 from streams.core.errors import Poison
 from streams.core.plan_change.machine import State
@@ -22,9 +23,10 @@ from streams.core.plan_change.rows import change_key, pack, past_key
 from streams.core.plan_change.told import accepted, refused
 from streams.kafka.chunks import Record
 from streams.kafka.dead_letters import envelope
+from streams.settings import Settings
 from tests.billing.makers import sealed
 from tests.cli.curfew import Curfew
-from tests.plan_changes.makers import NOON, pending
+from tests.plan_changes.makers import NOON, a_request, pending
 from tests.support.brokers import Brokers
 from tests.support.kafka_io import TIMEOUT_SECONDS, create_topic
 
@@ -92,10 +94,12 @@ def answering(curfew: Curfew, kafka: Brokers) -> Any:
                 continue
             request = codec.decode(message.value(), Request)
             seen.append(request)
+            if request.channel == "noisy":  # what somebody else has put there
+                producer.produce("plan-change.replies", key=request.account_id, value=b"no reply")
             change = replace(CHANGE, service_id=request.service_id, request_id=request.request_id)
             told = (
                 accepted(request, change, NOON)
-                if request.channel == "crm"
+                if request.channel in ("crm", "noisy")
                 else refused(request, None, ("channel_not_allowed",), NOON)
             )
             value = codec.encode("plan-change.replies", told.reply)
@@ -125,6 +129,39 @@ def test_an_order_waits_for_its_own_reply(
     assert (no.code, json.loads(no.out)[0]["reasons"]) == (1, ["channel_not_allowed"])
     first = next(request for request in answering if request.service_id == service)
     assert (first.silent, first.options, first.element_key) == (True, ("tv",), "basic-to-plus")
+
+
+@pytest.mark.kafka
+def test_a_reply_that_nobody_can_read_does_not_hide_the_one_that_is_waited_for(
+    curfew: Curfew, answering: list[Request], unique: Callable[[str], str]
+) -> None:
+    """The request was accepted: an error would have it sent again."""
+    order = ("order", unique("S"), "basic-to-plus", "--account", "A1", "--channel", "noisy", "--wait", "-f", "json")
+
+    found = curfew("plan-changes", *order)
+
+    assert (found.code, json.loads(found.out)[0]["accepted"]) == (0, True)
+
+
+@pytest.mark.kafka
+def test_who_waits_for_a_reply_lets_go_of_kafka_when_the_request_cannot_be_sent(
+    answering: list[Request], kafka: Brokers, unique: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The board sends many from one process."""
+    closed: list[Consumer] = []
+
+    class Watched(Consumer):
+        def close(self) -> None:
+            closed.append(self)
+            super().close()
+
+    monkeypatch.setattr("confluent_kafka.Consumer", Watched)
+    too_large = replace(a_request(unique("S")), channel="x" * 2_000_000)
+
+    with pytest.raises(KafkaException):
+        exchange(Settings(), Codec(Registry(kafka.schema_registry_url)), too_large, 5.0)
+
+    assert len(closed) == 1
 
 
 @pytest.mark.kafka
