@@ -461,7 +461,12 @@ class Runtime:
         )
 
     def health(self) -> tuple[bool, dict[str, Any]]:
-        """Whether the worker is alive (partitions assigned and nothing stuck), and what it did so far."""
+        """Whether the worker is alive, and what it did so far.
+
+        Alive means only that its pump has come back from a poll within a session. It need not have a partition, a lane
+        may wait for Kafka or for a hook as long as it takes (the lag tells of that), and while a hand-over or a broker
+        that is away holds the pump for longer it does not count as alive.
+        """
         polled = getattr(self, "_pump", None) and time.monotonic() - self._pump.last_poll
         alive = polled is not None and polled < SESSION_TIMEOUT_MS / 1000
         return bool(alive), {
