@@ -43,6 +43,9 @@ _REQUEST = {
     "plan_not_current": "the last change is effective, but the account does not show it yet; ask again in a moment",
     "request_id_conflict": "this request id was used before with other content; use a new one",
     "invalid_request": "the request contradicts itself",
+    "too_many_waiting": "too much of this service waits for an answer already; ask again, with a new request id, "
+    "when it has come",
+    "request_too_large": "the request, with what is known of the service's plan, is larger than can be kept",
     "order_hook_failed": "an ORDER hook failed without a reason",
 }
 #: What the service's partition decides about retry and resolve.

@@ -113,7 +113,7 @@ class PlanChanges:
         would wait twice."""
         staged, desk = self._desk(batch)
         requests = _decoded(batch, self._validated, lambda one: one.request.service_id)
-        decided = _traced(batch, requests, desk.request, lambda one: f"decide {one.request.kind}")
+        decided = _decided(batch, staged, desk, requests, desk.request, lambda one: f"decide {one.request.kind}")
         yield from self._carry_out(batch, staged, decided, once=True)
         yield from self._due_work(batch, staged, desk)
 
@@ -129,7 +129,7 @@ class PlanChanges:
         """Take results of commands."""
         staged, desk = self._desk(batch)
         results = _decoded(batch, self._result, lambda one: one.service_id)
-        decided = _traced(batch, results, desk.result, lambda one: f"take result of {one.step}")
+        decided = _decided(batch, staged, desk, results, desk.result, lambda one: f"take result of {one.step}")
         yield from self._carry_out(batch, staged, decided)
         yield from self._due_work(batch, staged, desk)
 
@@ -137,7 +137,7 @@ class PlanChanges:
         """Take commits of the billing store."""
         staged, desk = self._desk(batch)
         acknowledgements = _decoded(batch, self._acknowledgement, lambda one: one.service_id)
-        decided = _traced(batch, acknowledgements, desk.acknowledge, lambda one: "take acknowledgement")
+        decided = _decided(batch, staged, desk, acknowledgements, desk.acknowledge, lambda one: "take acknowledgement")
         yield from self._carry_out(batch, staged, decided)
         yield from self._due_work(batch, staged, desk)
 
@@ -213,17 +213,37 @@ def _index(batch: Batch) -> DueIndex:
     return index
 
 
-def _traced(
+def _decided(
     batch: Batch,
+    staged: Overlay,
+    desk: Desk,
     decoded: Iterable[tuple[Record, T]],
     decide: Callable[[T], list[Effect]],
     name: Callable[[T], str],
 ) -> Iterator[tuple[str | None, list[Effect]]]:
-    """Each decision, with the trace to which what comes of it belongs: it goes on at once, so that of the record."""
+    """Each decision, with the trace to which what comes of it belongs: it goes on at once, so that of the record.
+
+    A record that makes something that cannot be kept (a row that is too large) becomes a dead letter, and nothing of
+    its decision is left; the others of the chunk go on.
+    """
     for record, value in decoded:
-        about = {"curfew.service_id": (record.key or b"").decode()}
-        with batch.tracer.span(name(value), parent=batch.trace_of(record), attributes=about) as trace:
-            effects = decide(value)
+        service_id = (record.key or b"").decode()
+        own = desk.rows = Overlay(staged)
+        try:
+            about = {"curfew.service_id": service_id}
+            with batch.tracer.span(name(value), parent=batch.trace_of(record), attributes=about) as trace:
+                effects = decide(value)
+        except Poison as error:
+            desk.rows = staged
+            desk.undone(service_id)
+            batch.dead_letter(record, error)
+            continue
+        desk.rows = staged
+        for key, row in own.writes.items():
+            if row is None:
+                staged.delete(key)
+            else:
+                staged.put(key, row)
         yield trace, effects
 
 

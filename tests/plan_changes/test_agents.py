@@ -526,3 +526,79 @@ def test_order_hooks_decide_before_the_order_does(
     assert (order.accepted, order.reasons) == reply
     assert cancel.reasons == (("revision_mismatch",) if order.accepted else ("no_open_change",))
     assert order.state == state
+
+
+ORDER_HOOK = Hook(name="order", key=Hookpoint.ORDER, call=lambda context: Proceed())
+
+
+def test_more_requests_than_may_wait_are_refused() -> None:
+    """The executor is down and the caller tries new ids: those that wait are one row, which must not grow too large."""
+    plant = a_plant(ORDER_HOOK)
+    ids = [f"R{number}" for number in range(103)]
+
+    asked = plant.request(*(a_request(id) for id in ids))
+
+    turned_away = {reply.request_id: reply for reply in plant.replies(asked)}
+    assert [*turned_away] == ids[100:]
+    assert {reply.reasons for reply in turned_away.values()} == {("too_many_waiting",)}
+    assert kinds(plant, asked) == ["rejected"] * 3
+    assert plant.replies(plant.request(a_request(ids[-1], requested_at=START))) == [turned_away[ids[-1]]]
+
+    answered = plant.replies(plant.execute(asked))
+
+    assert [(reply.request_id, reply.reasons) for reply in answered] == [
+        ("R0", ()),
+        *((id, ("open_change",)) for id in ids[1:100]),
+    ]
+
+
+@pytest.mark.parametrize("at_noon", [True, False])
+def test_requests_that_wait_may_be_only_so_large(at_noon: bool) -> None:
+    """Few large ones fill the row as well, also before there is a business time; and each comes to its answer."""
+    plant = a_plant(ORDER_HOOK, at_noon=at_noon)
+    requests = [a_request(f"R{number}", options=("x" * 200_000,)) for number in range(5)]
+
+    asked = plant.request(*requests)
+    asked += plant.tick(NOON)
+    while found := plant.execute(asked):
+        asked = found
+
+    reasons = {reply.request_id: reply.reasons for reply in plant.replies(plant.sent)}
+    assert reasons["R0"] == ()
+    assert set(reasons) == {request.request_id for request in requests}
+    assert reasons["R4"] == ("too_many_waiting",)
+    assert not any(output.topic.startswith("dead-letters") for output in plant.sent)
+
+
+def test_a_request_too_large_to_be_kept_is_refused() -> None:
+    """As command, as change and as one that waits it would be in rows with much else."""
+    plant = a_plant()
+    request = a_request(options=tuple(f"{number:06}" for number in range(40_000)))
+    topic = "plan-change.validated"
+    value = plant.codec.encode(topic, known(request))
+
+    [reply] = plant.replies(plant.changes.run(plant.scheduler.requests, topic, [("S1", value)]))
+
+    assert reply.reasons == ("request_too_large",)
+
+
+def test_a_change_too_large_for_a_row_stops_nobody() -> None:
+    """Its request becomes a dead letter, without a trace in the rows; those before and behind it are decided."""
+    large = an_element("large", options_added=("x" * 1_000_000,))
+    plant = Plant(elements=(an_element(), large))
+    for service in ("S1", "S2", "S3"):
+        plant.knows(an_account(), a_service(id=service), a_plan(service_id=service))
+    plant.tick(NOON)
+
+    outputs = plant.request(
+        a_request("R1"),
+        a_request("R2", service_id="S2", element_key="large"),
+        a_request("R3", service_id="S3"),
+    )
+
+    letters = [output for output in outputs if output.topic == "dead-letters.plan-changes"]
+    assert [letter.key for letter in letters] == [b"S2"]
+    assert ("curfew-reason", b"too_large") in [*(letters[0].headers or ())]
+    assert [(reply.service_id, reply.accepted) for reply in plant.replies(outputs)] == [("S1", True), ("S3", True)]
+    assert [key for key, _ in plant.changes.store.scan(b"") if b"S2" in key] == []
+    assert plant.replies(plant.request(a_request("R4", service_id="S2")))[0].accepted

@@ -68,6 +68,11 @@ from streams.core.plan_change.window import derived
 
 # A repeated request is the same if everything but the caller's clock is.
 _NOT_CONTENT = frozenset({"requested_at"})
+# So much of one service may wait for a decision: all of it is one row, with the command of the first, and a row that is
+# too large (1 MB) would stop the partition. What is larger cannot be asked; what comes on top is refused.
+MAX_REQUEST_BYTES = 250_000
+MAX_WAITING_BYTES = 500_000
+MAX_WAITING = 100
 # Due at the first tick, whatever it says.
 _ANY_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -135,15 +140,24 @@ class Desk:
             if answer.fingerprint != fingerprint(request, without=_NOT_CONTENT):
                 return [refused(request, None, ("request_id_conflict",), self.now or request.requested_at)]
             return [] if answer.reply is None else [SendReply(reply=answer.reply)]
-        waiting = self.rows.get(parked_key(request.service_id))
+        size, waiting = len(pack(validated)), self.rows.get(parked_key(request.service_id))
+        if size > MAX_REQUEST_BYTES:
+            return self._refuse(validated, "request_too_large", self.now or request.requested_at)
         if waiting is None:
             effects = self._decide_all(request.service_id, (validated,))
         else:
             effects, parked = [], unpack_parked(waiting)
+            if len(parked.requests) >= MAX_WAITING or len(waiting) + size > MAX_WAITING_BYTES:
+                return self._refuse(validated, "too_many_waiting", self.now or request.requested_at)
             self._park(replace(parked, requests=(*parked.requests, validated)))
         if not any(isinstance(effect, SendReply) for effect in effects):
             self._remember(validated, None)
         return effects
+
+    def undone(self, service_id: str) -> None:
+        """A decision about the service was thrown away, with its rows: the index is about those that are there."""
+        found = self.rows.get(change_key(service_id))
+        self._index.mark(f"{CHANGE}{service_id}", None if found is None else out(derived(unpack_change(found))))
 
     def result(self, result: ExecutionResult) -> list[Effect]:
         """Take the answer to a command."""
@@ -230,6 +244,16 @@ class Desk:
             effects += self._decide(validated, self.now)
         return effects
 
+    def _refuse(self, validated: ValidatedRequest, reason: str, now: datetime) -> list[Effect]:
+        """Say no without asking the machine."""
+        request, found = validated.request, self.rows.get(change_key(validated.request.service_id))
+        current = None if found is None else unpack_change(found)
+        effects: list[Effect] = [refused(request, current, (reason,), now)]
+        if request.kind is RequestKind.ORDER:
+            effects += rejection(request, change_id(request.service_id, request.request_id), (reason,), now)
+        self._remember_reply(validated, effects)
+        return effects
+
     def _decide(self, validated: ValidatedRequest, now: datetime) -> list[Effect]:
         effects = self._apply(validated.request.service_id, self._fact(validated), now)
         self._remember_reply(validated, effects)
@@ -284,12 +308,7 @@ class Desk:
         if result.verdict is ExecutionVerdict.PROCEEDED:
             effects = self._decide(first, now)
         else:
-            request, reasons = first.request, (result.reason or "order_hook_failed",)
-            found_change = self.rows.get(change_key(request.service_id))
-            current = None if found_change is None else unpack_change(found_change)
-            told = rejection(request, change_id(request.service_id, request.request_id), reasons, now)
-            effects = [refused(request, current, reasons, now), *told]
-            self._remember_reply(first, effects)
+            effects = self._refuse(first, result.reason or "order_hook_failed", now)
         self.rows.delete(parked_key(result.service_id))
         return effects + self._decide_all(result.service_id, rest)
 
