@@ -217,3 +217,85 @@ def test_a_zone_that_new_tz_data_dropped_keeps_what_was_derived() -> None:
     change = replace(pending(), zone="Mars/Olympus", tz_version="2017a")
 
     assert derived(change) == change
+
+
+def restarted(*contexts: Context) -> Plant:
+    """An order is open; the worker was started again, and hears these before its first tick."""
+    plant = a_plant()
+    plant.request(a_request())
+    plant.changes.now = None
+    plant.changes.reopen()
+    for context in contexts:
+        hear(plant, context)
+    assert (the_change(plant).zone, the_change(plant).state) == ("Europe/Berlin", State.PENDING)
+    return plant
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["one start", "another start in between"])
+@pytest.mark.parametrize(
+    ("contexts", "zone", "state"),
+    [
+        ([moved(cancelled=True)], "Europe/Berlin", State.CANCELLED),
+        ([moved(service_id="S1", zone=None, cancelled=True)], "Europe/Berlin", State.CANCELLED),
+        ([moved()], LISBON, State.PENDING),
+        ([moved("Asia/Tokyo"), moved(revision=3)], LISBON, State.PENDING),
+    ],
+    ids=["account cancelled", "service cancelled", "moved", "moved twice"],
+)
+def test_news_before_the_first_tick_is_followed_at_it(
+    contexts: list[Context], zone: str, state: State, again: bool
+) -> None:
+    """Nothing can be decided without business time, and the news does not come again."""
+    plant = restarted(*contexts)
+    if again:
+        plant.changes.reopen()
+
+    plant.tick(NOON + HOUR)
+
+    assert (the_change(plant).zone, the_change(plant).state) == (zone, state)
+    assert [key for key, _ in plant.changes.store.scan(b"heard/")] == []
+    assert kinds(plant, plant.tick(START)) == []
+
+
+def test_news_that_waited_comes_before_requests_that_did() -> None:
+    """They too find the change as its account has made it."""
+    plant = restarted(moved(cancelled=True))
+    assert plant.replies(plant.request(a_cancel())) == []
+
+    [reply] = plant.replies(plant.tick(NOON + HOUR))
+
+    assert reply.reasons == ("no_open_change",)
+
+
+def test_news_that_waited_does_not_undo_what_came_after_it() -> None:
+    """Something newer may be taken before the tick's own work is done."""
+    plant = restarted(moved("Asia/Tokyo"))
+    plant.changes.now = NOON + HOUR
+
+    hear(plant, moved(revision=3))
+
+    assert the_change(plant).zone == LISBON
+
+
+@pytest.mark.parametrize("rows", range(6))
+def test_a_crash_loses_no_news_that_waits(rows: int) -> None:
+    """Neither when it is taken nor while changes follow it; what was durable by then comes again and does no harm."""
+    plant = a_plant()
+    services = [f"S{number}" for number in range(3)]
+    for service in services:
+        plant.knows(an_account(), a_service(id=service), a_plan(service_id=service))
+    plant.request(*(a_request(f"R-{service}", service_id=service) for service in services))
+    plant.changes.now = None
+    plant.changes.reopen()
+    topic = "plan-change.contexts"
+    chunk = plant.changes.chunk(topic, [("A1", plant.codec.encode(topic, moved()))])
+
+    plant.changes.replay(plant.scheduler.contexts, chunk, crash_after_rows=rows)
+    plant.changes.replay(plant.scheduler.contexts, chunk)
+    plant.changes.now = NOON + HOUR
+    tick = plant.changes.chunk("clock.ticks", [(None, b"")])
+    plant.changes.replay(plant.scheduler.ticks, tick, crash_after_rows=rows)
+    plant.changes.replay(plant.scheduler.ticks, tick)
+
+    assert {the_change(plant, service).zone for service in services} == {LISBON}
+    assert plant.read(plant.tick(START), "plan-change.commands", ExecuteCommand) == []

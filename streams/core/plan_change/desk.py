@@ -44,6 +44,7 @@ from streams.core.plan_change.messages import (
 from streams.core.plan_change.progress import OVERDUE, actions, out
 from streams.core.plan_change.rows import (
     CHANGE,
+    HEARD,
     PARKED,
     Answer,
     Owner,
@@ -51,6 +52,7 @@ from streams.core.plan_change.rows import (
     Rows,
     change_key,
     context_key,
+    heard_key,
     open_key,
     pack,
     parked_key,
@@ -75,6 +77,8 @@ MAX_WAITING_BYTES = 500_000
 MAX_WAITING = 100
 # Due at the first tick, whatever it says.
 _ANY_TIME = datetime(1970, 1, 1, tzinfo=UTC)
+# The same, and before all else: requests that waited too find changes that have followed their accounts.
+_FIRST = datetime(1969, 1, 1, tzinfo=UTC)
 
 
 def dues(change: Change, before: Change | None = None) -> list[Due]:
@@ -98,6 +102,8 @@ def rebuild(rows: Rows, window: int) -> DueIndex:
     for _, value in rows.scan(PARKED.encode()):
         parked = unpack_parked(value)
         index.add(_parked_dues(parked))
+    for key, _ in rows.scan(HEARD.encode()):
+        index.add([_heard_due(key)])
     return index
 
 
@@ -105,6 +111,10 @@ def _parked_dues(parked: Parked) -> Iterator[Due]:
     """A command of ORDER hooks is sent again like any other; without one, the first tick is waited for."""
     at = _ANY_TIME if parked.command is None else parked.command.sent_at + OVERDUE
     yield Due(id=f"{PARKED}{parked.service_id}", at=at, deadline=at, window=None)
+
+
+def _heard_due(key: bytes) -> Due:
+    return Due(id=key.decode(), at=_FIRST, deadline=_FIRST, window=None)
 
 
 def _owner(change: Change | None) -> Owner | None:
@@ -171,7 +181,7 @@ class Desk:
         return self._apply(acknowledgement.service_id, fact, self.now or acknowledgement.committed_at)
 
     def context(self, contexts: Sequence[Context]) -> Iterator[list[Effect]]:
-        """Take what pending changes depend on: of an account, those that are open."""
+        """Take what pending changes depend on: of an account, those that are open. Before the first tick they wait."""
         news: dict[bytes, Context] = {}
         for context in contexts:
             key = context_key(context.account_id, context.service_id)
@@ -181,13 +191,27 @@ class Desk:
                 news[key] = context
         if self.now is not None:
             for context in news.values():
-                fact = ContextChanged(context=context)
-                services = self._open(context.account_id) if context.service_id is None else [context.service_id]
-                for service_id in services:
-                    yield self._apply(service_id, fact, self.now)
+                yield from self._follow(context, self.now)
         # At the end: after a crash between two slices, a context that is known would not be taken again.
         for key, context in news.items():
+            if self.now is None:
+                heard = heard_key(context.account_id, context.service_id)
+                self.rows.put(heard, key)
+                self._index.add([_heard_due(heard)])
             self.rows.put(key, pack(context))
+
+    def _follow(self, context: Context, now: datetime) -> Iterator[list[Effect]]:
+        services = self._open(context.account_id) if context.service_id is None else [context.service_id]
+        for service_id in services:
+            yield self._apply(service_id, ContextChanged(context=context), now)
+
+    def _follow_heard(self, key: bytes, now: datetime) -> Iterator[list[Effect]]:
+        """Let changes follow the newest of what came before the first tick; after a crash in between, again."""
+        at = self.rows.get(key)
+        found = None if at is None else self.rows.get(at)
+        if found is not None:
+            yield from self._follow(unpack_context(found), now)
+            self.rows.delete(key)
 
     def _open(self, account_id: str) -> list[str]:
         """The services of the account that have an open change."""
@@ -197,7 +221,9 @@ class Desk:
     def due_work(self) -> Iterator[list[Effect]]:
         """All that is due now, earliest deadline first, while the window has room; one list of effects per row."""
         while self.now is not None and (due := self._index.take(self.now)) is not None:
-            if due.id.startswith(PARKED):
+            if due.id.startswith(HEARD):
+                yield from self._follow_heard(due.id.encode(), self.now)
+            elif due.id.startswith(PARKED):
                 yield self._wake_parked(due.id.removeprefix(PARKED), self.now)
             else:
                 fact = TimePassed(room=self._index.room)

@@ -5,7 +5,9 @@
 ``parked/<service>`` holds requests that wait;
 ``open/<account>/<service>`` is there while the latest change of the service is open, for news of the account;
 ``trace/<service>`` is the trace of the request that was accepted last, where traces are made;
-``context/<account>`` and ``context/<account>/<service>`` the last change of what pending changes depend on.
+``context/<account>`` and ``context/<account>/<service>`` the last change of what pending changes depend on;
+``heard/<account>`` and ``heard/<account>/<service>`` are there while open changes have not followed it yet, for lack
+of a business time: the key of its row.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ PAST = "past/"
 REQUEST = "request/"
 PARKED = "parked/"
 CONTEXT = "context/"
+HEARD = "heard/"
 OPEN = "open/"
 TRACE = "trace/"
 
@@ -93,6 +96,11 @@ def parked_key(service_id: str) -> bytes:
 def context_key(account_id: str, service_id: str | None) -> bytes:
     """Key of the last context of an account, or of one of its services."""
     return f"{CONTEXT}{account_id}{'' if service_id is None else f'/{service_id}'}".encode()
+
+
+def heard_key(account_id: str, service_id: str | None) -> bytes:
+    """Key of the row that says that this context waits for the first tick."""
+    return f"{HEARD}{account_id}{'' if service_id is None else f'/{service_id}'}".encode()
 
 
 def open_key(account_id: str, service_id: str) -> bytes:
