@@ -11,7 +11,7 @@ from typing import Any
 from streams.codec import Codec
 from streams.core.objects import Account, AccountStatus, Service, ServiceState
 from streams.core.plan_change.messages import Context
-from streams.core.rows import Kind
+from streams.core.rows import Kind, ObjectRow
 from streams.kafka.chunks import Batch
 from streams.topics import PLAN_CONTEXTS
 
@@ -23,8 +23,8 @@ class Contexts:
         self._encode: Callable[[Context], bytes] = codec.encoder(PLAN_CONTEXTS, Context)
         self._partitions = partitions
 
-    def tell(self, batch: Batch, kind: Kind, before: Any, change: Any) -> None:
-        """``before``: the state that was known until now; None for an object that is new here."""
+    def tell(self, batch: Batch, kind: Kind, before: ObjectRow[Any] | None, change: Any) -> None:
+        """``before``: the row until now; None for an object that is new here, one without state if it was deleted."""
         context = context_of(kind, before, change)
         if context is None:
             return
@@ -36,13 +36,15 @@ class Contexts:
             batch.emit(PLAN_CONTEXTS, key=context.account_id, value=value, partition=partition)
 
 
-def context_of(kind: Kind, before: Any, change: Any) -> Context | None:
-    """The context that this object change makes, if any. An object that is new here cannot have pending changes."""
+def context_of(kind: Kind, before: ObjectRow[Any] | None, change: Any) -> Context | None:
+    """The context that this object change makes, if any. An object that is new here cannot have pending changes; one
+    that was deleted and comes back can."""
     if before is None or kind not in (Kind.ACCOUNT, Kind.SERVICE):
         return None
+    was: Any = before.current
     after, subject = change.current, change.subject
     cancelled = _is_cancelled(after)
-    other_end = cancelled != _is_cancelled(before)
+    other_end = cancelled != _is_cancelled(was)
     if kind is Kind.SERVICE:
         if not other_end:
             return None
@@ -53,13 +55,14 @@ def context_of(kind: Kind, before: Any, change: Any) -> Context | None:
             zone=None,
             cancelled=cancelled,
         )
-    if not other_end and (after is None or after.zone == before.zone):
+    # Of one that was deleted and comes back cancelled nothing is news: its zone will be, with the end of that.
+    if not other_end and (was is None or after is None or after.zone == was.zone):
         return None
     return Context(
         account_id=subject.id,
         service_id=None,
         revision=change.revision,
-        zone=before.zone if after is None else after.zone,
+        zone=was.zone if after is None else after.zone,
         cancelled=cancelled,
     )
 

@@ -67,7 +67,7 @@ class Desk:
         known = None if before is None else before.current
         self._rows[key] = self._changed[key] = row
         try:
-            self._events.contexts.tell(self._batch, feed.kind, known, change)
+            self._events.contexts.tell(self._batch, feed.kind, before, change)
             self._events.usage_contexts.tell(self._batch, feed.kind, known, change)
             self.raise_events(record, detect(feed.kind, change, known, self._router.registered))
         except Poison:  # as if the record had not come: redriven, it must not be "seen already"

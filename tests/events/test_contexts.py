@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -61,3 +62,38 @@ def test_what_concerns_no_pending_change_is_not_told() -> None:
 
     assert heard(works, created(ACCOUNT), created(SERVICE)) == []
     assert heard(works, updated(ACCOUNT, 2, status="Suspended"), updated(SERVICE, 2, state="Suspended")) == []
+
+
+def test_an_account_that_was_deleted_and_comes_back_is_heard_of() -> None:
+    """Its changes that are held waited for that; where it is now may be elsewhere."""
+    works = Works()
+    heard(works, created(ACCOUNT), deleted(ACCOUNT))
+
+    found = heard(works, created(replace(ACCOUNT, zone="Europe/Lisbon"), 3))
+
+    assert [partition for partition, _, _ in found] == [*range(4)]
+    assert {context for _, _, context in found} == {
+        Context(account_id="A1", service_id=None, revision=3, zone="Europe/Lisbon", cancelled=False)
+    }
+
+
+def test_a_service_that_was_deleted_and_comes_back_is_heard_of() -> None:
+    """Where its changes are."""
+    found = heard(Works(), created(SERVICE), deleted(SERVICE), created(SERVICE, 3))
+
+    assert [(key, context.revision, context.cancelled) for _, key, context in found] == [
+        ("S1", 2, True),
+        ("S1", 3, False),
+    ]
+
+
+def test_what_comes_back_cancelled_is_no_news_until_it_is_not() -> None:
+    """An end follows an end; then the zone is told with the end of that, once. Deleted twice, it is gone as before."""
+    works = Works()
+    back = replace(ACCOUNT, status="Cancelled", zone="Europe/Lisbon")
+    heard(works, created(ACCOUNT), deleted(ACCOUNT), deleted(ACCOUNT, 3))
+
+    assert heard(works, created(back, 4)) == []
+    found = heard(works, updated(back, 5, status="Active"))
+
+    assert {(context.zone, context.cancelled) for _, _, context in found} == {("Europe/Lisbon", False)}

@@ -14,6 +14,9 @@ from streams.core.plan_change.progress import rolled_over
 from streams.core.plan_change.step import step
 from streams.core.plan_change.window import derived, window
 from streams.kafka.store import MemoryStore
+from streams.topics import PLAN_CONTEXTS
+from tests.core.billing import ACCOUNT, created, deleted
+from tests.events.works import Works
 from tests.plan_changes.makers import DEADLINE, NO_HOOKS, NOON, START, a_cancel, a_request, pending
 from tests.plan_changes.plant import Plant, a_plan, a_service, an_account
 from tests.plan_changes.test_agents import a_plant, kinds, the_change
@@ -299,3 +302,24 @@ def test_a_crash_loses_no_news_that_waits(rows: int) -> None:
 
     assert {the_change(plant, service).zone for service in services} == {LISBON}
     assert plant.read(plant.tick(START), "plan-change.commands", ExecuteCommand) == []
+
+
+def test_the_end_of_an_account_is_over_when_it_comes_back() -> None:
+    """From the account's records to the change: else it could only be abandoned, were it held."""
+    plant, works = a_plant(), Works()
+    plant.request(a_request())
+
+    def told(*changes: Any) -> None:
+        before = len(works.outputs)
+        for change in changes:
+            works.feed("billing.account", [change])
+        sent = [out for out in works.outputs[before:] if out.topic == PLAN_CONTEXTS]
+        hear(plant, *(works.codec.decode(out.value, Context) for out in sent if out.partition == 0))
+
+    plant.tick(START)
+    told(created(ACCOUNT), deleted(ACCOUNT))
+    assert the_change(plant).ended == "account_cancelled"
+
+    told(created(ACCOUNT, 3))
+
+    assert the_change(plant).ended is None
