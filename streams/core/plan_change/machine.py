@@ -4,8 +4,9 @@ States: Ordered → Pending → Started → Executed → Persisted → Completed
 Abandoned; waiting for a person: Held, Failed. **Missed** is a flag, and **effective** (``effective_at``) another fact:
 a change is open, and blocks its service, until it is effective or final.
 
-Orders and cancels are decided in :mod:`change_orders`, everything that time and other agents cause in
-:mod:`change_progress`; this module holds what they speak of.
+Orders and cancels are decided in :mod:`orders`, everything that time and other agents cause in :mod:`progress`, what
+people decide about a change that waits for them in :mod:`repairs`, and news of its account in :mod:`context`; this
+module holds what they speak of.
 """
 
 from __future__ import annotations
