@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import traceback
 
 
@@ -42,6 +44,7 @@ def _message(error: BaseException) -> str:
     # imported here, since a command that works never needs them and should start quickly
     from confluent_kafka import KafkaException
     from pydantic import ValidationError
+    from pydantic_settings import SettingsError
     from sqlalchemy.exc import SQLAlchemyError
 
     from agents.embedded.errors import StackError
@@ -53,8 +56,14 @@ def _message(error: BaseException) -> str:
         return _of_kafka(error)
     if isinstance(error, ValidationError):
         return "settings: " + "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+    if isinstance(error, SettingsError):
+        found = re.search('field "([a-z_]+)"', str(error))
+        name = f"CURFEW_{found.group(1).upper()}" if found else "an environment variable"
+        return f'settings: {name} is no JSON: write a list as ["a", "b"], a table as {{"name": "value"}}'
     if isinstance(error, SQLAlchemyError):
         return f"billing store: {str(error).splitlines()[0]}; is database_url right?"
+    if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+        return f"{error.strerror}: choose another --port or --health-port, or 0 for a free one"
     if isinstance(error, OSError):
         return f"{error.filename}: {error.strerror}" if error.filename else str(error)
     return f"{type(error).__name__}: {error} (a bug; run again with --debug and report what it prints)"

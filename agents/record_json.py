@@ -101,9 +101,9 @@ def parse_line(line: str, topic: Topic, codec: Codec) -> Outgoing:
     A value as bytes (``value_base64``) is what it is, also where nobody can read it.
     """
     try:
-        record = json.loads(line)
+        record = json.loads(line.rstrip())
     except json.JSONDecodeError as error:
-        raise ValueError(f"is not JSON ({error}): write one object per line") from error
+        raise ValueError(f"is not JSON ({error.msg} at column {error.colno}): write one object per line") from error
     if not isinstance(record, dict):
         raise ValueError('must be an object such as {"key": "acc-1", "value": {…}}')
     if unknown := record.keys() - _KNOWN - _BINARY:

@@ -5,6 +5,7 @@ Secrets are :class:`pydantic.SecretStr`, so neither a log line nor a traceback c
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 from enum import StrEnum
@@ -16,6 +17,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from streams import dev_stack
+from streams.core.errors import Misconfigured
 
 
 class ClockMode(StrEnum):
@@ -41,6 +43,23 @@ class SaslMechanism(StrEnum):
     SCRAM_SHA_256 = "SCRAM-SHA-256"
     SCRAM_SHA_512 = "SCRAM-SHA-512"
     OAUTHBEARER = "OAUTHBEARER"
+
+
+class FileSource(TomlConfigSettingsSource):
+    """``curfew.toml`` of the current directory. Raises Misconfigured for a file that cannot be read, and for a name
+    that no setting has: misspelt, it would silently be the default, which for ``environment`` is the lax one."""
+
+    def __init__(self, settings_cls: type[BaseSettings]) -> None:
+        file = str(settings_cls.model_config["toml_file"])
+        try:
+            super().__init__(settings_cls)
+        except (OSError, ValueError) as error:
+            raise Misconfigured(f"{file} cannot be read: {error}; the settings are in docs/settings.md") from error
+        for name in self.toml_data:
+            if name not in settings_cls.model_fields:
+                near = difflib.get_close_matches(name.lower().removeprefix("curfew_"), settings_cls.model_fields, n=2)
+                hint = f"; did you mean {' or '.join(near)}?" if near else "."
+                raise Misconfigured(f"{file}: there is no setting {name!r}{hint} All of them: docs/settings.md")
 
 
 class DevStackSource(PydanticBaseSettingsSource):
@@ -195,4 +214,4 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls), DevStackSource(settings_cls)
+        return init_settings, env_settings, FileSource(settings_cls), DevStackSource(settings_cls)

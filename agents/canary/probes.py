@@ -146,7 +146,7 @@ def judge(probe: Probe, now: datetime) -> Verdict:
     for late, level, reason, what in (
         (probe.missed or (probe.persisted_at is None and now >= probe.midnight), Level.MISSED, "missed",
          "was not persisted before its midnight"),
-        (probe.refused is not None, Level.AT_RISK, "refused", f"was refused: {probe.refused}"),
+        (probe.refused is not None, Level.AT_RISK, "refused", _refused(probe.refused or "")),
         (probe.accepted_at is None and now > probe.ordered_at + ACCEPTED_WITHIN, Level.AT_RISK, "not_answered",
          "was not answered"),
         (probe.due_at is not None and probe.persisted_at is None and now > probe.due_at + PERSISTED_WITHIN,
@@ -193,6 +193,12 @@ def load(text: str | None) -> list[Probe]:
         return datetime.fromisoformat(value) if name in _INSTANTS and value is not None else value
 
     return [Probe(**{name: read(name, value) for name, value in fields.items()}) for fields in json.loads(text or "[]")]
+
+
+def _refused(reasons: str) -> str:
+    if "account_unknown" in reasons:
+        return "was refused, as there are no canaries: `curfew canary setup`; the one of the next hour is ordered then"
+    return f"was refused: {reasons}"
 
 
 def _between(start: datetime | None, end: datetime | None) -> float | None:

@@ -41,7 +41,7 @@ def _show(result: dict[str, Any], as_json: bool) -> None:
 @app.command()
 def stream(
     rounds: Rounds = 3,
-    records: Annotated[int, typer.Option(help="records per round; stock Faust gets a tenth")] = 300_000,
+    records: Annotated[int, typer.Option(min=1_000, help="records per round; stock Faust gets a tenth")] = 300_000,
     as_json: Json = False,
 ) -> None:
     """Decode, look up in the store, encode with headers, produce, commit: one worker.

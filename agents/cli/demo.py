@@ -20,8 +20,10 @@ QUICK_ACCOUNTS = QUICK_CHANGES = 300
 
 @app.command()
 def demo(
-    accounts: Annotated[int, typer.Option(help="Accounts of the fleet; one of them has 0.6 services each.")] = 5_000,
-    changes: Annotated[int, typer.Option(help="Rate plan changes that become effective at midnight.")] = 5_000,
+    accounts: Annotated[
+        int, typer.Option(min=1, help="Accounts of the fleet; one of them has 0.6 services each.")
+    ] = 5_000,
+    changes: Annotated[int, typer.Option(min=1, help="Rate plan changes that become effective at midnight.")] = 5_000,
     seed: Annotated[int, typer.Option(help="The same seed makes the same fleet and the same night.")] = 2018,
     quick: Annotated[bool, typer.Option("--quick", help="300 accounts and 300 changes.")] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Leave data and logs where they are.")] = False,

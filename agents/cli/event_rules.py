@@ -21,7 +21,7 @@ app = typer.Typer(no_args_is_help=True, help="When events are raised that depend
 
 @app.command()
 def apply(
-    file: Annotated[Path, typer.Argument(help="TOML with [[rule]] tables, as docs/examples/event-rules.toml.")],
+    file: Annotated[Path, typer.Argument(help="TOML with [\\[rule]] tables, as docs/examples/event-rules.toml.")],
     prune: Annotated[bool, typer.Option("--prune", help="Delete the rules that are not in the file.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and compare, change nothing.")] = False,
     by: ByOption = None,

@@ -110,18 +110,36 @@ def _tell_of_a_stopped_stack(command: str | None) -> None:
     if command in _WITHOUT_KAFKA or "--help" in sys.argv or not (place / "kafka.json").exists():
         return
     from pydantic import ValidationError
+    from pydantic_settings import SettingsError
 
+    from streams.core.errors import Misconfigured
     from streams.settings import Settings
 
     try:
         settings = Settings()
-    except ValidationError:  # the command itself says what is wrong
+    except (ValidationError, SettingsError, Misconfigured):  # the command itself says what is wrong
         return
     if "bootstrap_servers" not in settings.model_fields_set:
         note(
             f"note: the Kafka of {place} is not running, so this is about the one at {settings.bootstrap_servers}: "
             "`curfew dev start`, or set CURFEW_BOOTSTRAP_SERVERS"
         )
+
+
+def _tell_of_misspelt_variables() -> None:
+    """There are others than settings (secrets, for instance), so only what is nearly one is told."""
+    ours = [name for name in os.environ if name.startswith("CURFEW_") and not name.startswith("CURFEW_SECRET")]
+    if not ours:
+        return
+    import difflib
+
+    from streams.settings import Settings
+
+    known = [f"CURFEW_{name.upper()}" for name in Settings.model_fields]
+    for name in ours:
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.9)
+        if name.upper() not in known and near:
+            note(f"note: there is no setting {name}; did you mean {near[0]}?")
 
 
 @app.callback()
@@ -143,6 +161,7 @@ def _global_options(
     os.environ.update({f"CURFEW_{name}": value for name, value in given.items() if value is not None})
     if debug:
         os.environ["CURFEW_DEBUG"] = "1"
+    _tell_of_misspelt_variables()
     _tell_of_a_stopped_stack(ctx.invoked_subcommand)
 
 

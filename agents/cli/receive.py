@@ -23,7 +23,7 @@ def receive(
     secret_ref: Annotated[
         list[str], typer.Option(help="Reference of the secret, env:NAME or file:PATH; again for a second one.")
     ],
-    port: Annotated[int, typer.Option(help="Port on loopback; 0 takes a free one.")] = 0,
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="Port on loopback; 0 takes a free one.")] = 0,
     port_file: Annotated[Path | None, typer.Option(help="Write the port to this file once it listens.")] = None,
     log_file: Annotated[Path | None, typer.Option(help="Append every request as a line of JSON to this file.")] = None,
     json_lines: Annotated[bool, typer.Option("--json", help="Print lines of JSON.")] = False,

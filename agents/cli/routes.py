@@ -32,7 +32,7 @@ app = typer.Typer(callback=own_types, no_args_is_help=True, help="Which events g
 
 @app.command()
 def apply(
-    file: Annotated[Path, typer.Argument(help="TOML with [[route]] tables, as docs/examples/routes.toml.")],
+    file: Annotated[Path, typer.Argument(help="TOML with [\\[route]] tables, as docs/examples/routes.toml.")],
     prune: Annotated[bool, typer.Option("--prune", help="Delete the routes that are not in the file.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and compare, change nothing.")] = False,
     by: ByOption = None,

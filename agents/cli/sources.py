@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 @app.command()
 def apply(
-    file: Annotated[Path, typer.Argument(help="TOML with [[source]] tables, as docs/examples/sources.toml.")],
+    file: Annotated[Path, typer.Argument(help="TOML with [\\[source]] tables, as docs/examples/sources.toml.")],
     by: ByOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and compare, change nothing.")] = False,
 ) -> None:

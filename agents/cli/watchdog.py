@@ -26,7 +26,7 @@ def watchdog(
     """Watch every deadline of rate plan changes and tell people when one is at risk or missed.
 
     It shares nothing with the scheduler but the topics; run it on another machine. With --once the exit code is 3 when
-    a deadline is at risk or missed.
+    a deadline is at risk or missed, 1 when it cannot read the topics.
 
     Example: curfew watchdog --health-port 8099
     """
@@ -37,10 +37,14 @@ def watchdog(
     configure_logging(settings, app="watchdog")
     if not once:
         return asyncio.run(Watchdog(settings).run(every_s=every, health_port=health_port))
-    seen = asyncio.run(Watchdog(settings).once())
+    process = Watchdog(settings)
+    seen = asyncio.run(process.once())
     show([one.row() for one in seen], style, columns=_COLUMNS)
     bad = [one for one in seen if one.alarm.level is not Level.OK]
     if bad:
         note(f"{len(bad)} of {len(seen)} deadlines at risk or missed")
         raise typer.Exit(Exit.LIMIT)
+    if process.problem is not None:
+        note(f"error: this is what was known before; now nothing can be read: {process.problem}")
+        raise typer.Exit(Exit.FAILURE)
     return None

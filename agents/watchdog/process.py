@@ -91,6 +91,11 @@ class Watchdog:
         self._metrics = ""
         self.seen: list[Seen] = []
 
+    @property
+    def problem(self) -> str | None:
+        """Why the last look could not read anything; what it has seen is what was known before."""
+        return self._problem
+
     # -- one look ---------------------------------------------------------------------------------------------------
 
     def look(self) -> list[Seen]:

@@ -104,9 +104,11 @@ def answering(config: dict[str, Any]) -> dict[str, Any]:
     refused = []
     for server in filter(None, (one.strip() for one in servers.split(","))):
         host, _, port = server.rpartition("://")[2].rpartition(":")
+        if not port.isdecimal():  # the client's own default
+            host, port = server, "9092"
         try:
             socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_S).close()
-        except (OSError, ValueError) as error:
+        except (OSError, OverflowError) as error:
             refused.append(f"{server}: {getattr(error, 'strerror', None) or error}")
         else:
             if why := refusal(config):

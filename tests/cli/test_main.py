@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from typer.core import TyperGroup
 
 from agents.cli.main import COMMANDS, app
 from tests.cli.curfew import Curfew
+from tests.delivery.receiving import SECRET
 
 GROUP = typer.main.get_command(app)
 assert isinstance(GROUP, TyperGroup)
@@ -178,6 +180,70 @@ def test_a_directory_whose_kafka_is_stopped_says_whose_kafka_is_meant(
     assert named.err == ""
     assert "dev is not running, so this is about the one at 127.0.0.1:9092" in offline("topics", "list").err
     assert offline("schemas", "check").err.count("is not running") == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b'enviroment = "production"', "there is no setting 'enviroment'; did you mean environment?"),
+        (b'CURFEW_CLOCK = "wall"', "there is no setting 'CURFEW_CLOCK'; did you mean clock?"),
+        (b"colour = 1", "there is no setting 'colour'."),
+        (b"bootstrap_servers = ", "cannot be read: Invalid value (at end of document)"),
+        (b"\xff", "cannot be read: 'utf-8' codec can't decode byte 0xff"),
+    ],
+)
+def test_a_settings_file_that_says_nothing_is_named(
+    text: bytes, said: str, offline: Curfew, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name that is misspelt would silently be the default: a production in which http webhooks are allowed."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "curfew.toml").write_bytes(text)
+
+    finished = offline("lag")
+
+    assert finished.code == 1
+    assert f"error: curfew.toml{':' if 'no setting' in said else ''} {said}" in finished.err
+    assert "docs/settings.md" in finished.err
+
+
+def test_variables_that_are_nearly_settings_are_told(offline: Curfew, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A list that is none, too; secrets and what is of others have any name."""
+    monkeypatch.setenv("CURFEW_BOOTSTRAP_SERVER", "x:1")
+    monkeypatch.setenv("CURFEW_SECRET_CLOCK", "x")
+    near = offline("lag")
+    monkeypatch.setenv("CURFEW_WEBHOOK_SECRETS", "env:FOO")
+    no_list = offline("lag")
+
+    assert "note: there is no setting CURFEW_BOOTSTRAP_SERVER; did you mean CURFEW_BOOTSTRAP_SERVERS?" in near.err
+    assert near.err.count("note:") == 1
+    assert (no_list.code, "CURFEW_WEBHOOK_SECRETS is no JSON" in no_list.err) == (1, True)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("receive", "--port", "99999"), ("demo", "--accounts", "0"), ("demo", "--changes", "-1"),
+     ("bench", "stream", "--records", "0")],
+)  # fmt: skip
+def test_a_number_that_cannot_be_is_wrong_usage(words: tuple[str, ...], offline: Curfew) -> None:
+    """Before anything is started."""
+    assert offline(*words).code == 2
+
+
+def test_a_port_that_is_taken_is_said_with_the_remedy(offline: Curfew, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of whatever listens."""
+    monkeypatch.setenv("CURFEW_SECRET_TEST", SECRET)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        finished = offline("receive", "--secret-ref", "env:CURFEW_SECRET_TEST", "--port", str(port))
+
+    assert finished.code == 1
+    assert "choose another --port" in finished.err
+
+
+@pytest.mark.parametrize("words", [("routes", "apply"), ("events", "rules", "apply"), ("sources", "apply")])
+def test_help_shows_the_names_of_tables(words: tuple[str, ...], offline: Curfew) -> None:
+    """Brackets are markup where help is printed."""
+    assert "[[" in offline(*words, "--help").out
 
 
 def test_debug_shows_the_stack_trace(offline: Curfew, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from streams.core.ids import instant_text
 from streams.core.watch import Standing, Tracked
 from streams.core.watch_rules import Level
 from streams.settings import Settings
+from tests.cli.curfew import runner
 from tests.delivery.receiving import SECRET, SECRET_REF, receiver
 
 HOUR = timedelta(hours=1)
@@ -42,6 +43,26 @@ def test_without_kafka_it_tells_of_the_deadlines_that_it_knows(tmp_path: Path, m
 
     assert [(one.alarm.level, one.verdict.reason) for one in seen] == [(Level.AT_RISK, "blind"), (Level.OK, "")]
     assert [(one["type"], one["verified"]) for one in people.received()] == [("watchdog.at_risk", True)]
+
+
+def test_one_look_that_could_read_nothing_is_a_failure_whatever_was_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """For cron: all that it knows may be well, and old."""
+    monkeypatch.setenv("CURFEW_BOOTSTRAP_SERVERS", f"127.0.0.1:{free_port()}")
+    monkeypatch.setenv("CURFEW_DATA_DIR", str(tmp_path))
+    now = datetime.now(UTC)
+    book = Book.open(tmp_path / "watchdog")
+    with book.page():
+        book.note("began", instant_text(now))
+        book.note("read_at", now.isoformat())
+        book.add([change("S1", now + 48 * HOUR)], now)
+    book.close()
+
+    finished = runner(monkeypatch, capsys)("watchdog", "--once")
+
+    assert finished.code == 1
+    assert "now nothing can be read" in finished.err
 
 
 def change(service_id: str, deadline: datetime) -> Tracked:

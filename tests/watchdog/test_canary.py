@@ -128,3 +128,10 @@ def test_it_measures_what_it_saw_and_remembers_it() -> None:
     assert probes.histogram([0.5, 60, 700, None]) == {
         "1": 1, "2": 1, "5": 1, "10": 1, "30": 1, "60": 2, "120": 2, "300": 2, "600": 2, "+Inf": 3
     }  # fmt: skip
+
+
+def test_a_canary_that_is_not_there_says_how_to_make_it() -> None:
+    """The first that whoever forgot it sees."""
+    refused = probes.answered(ORDERED, reply(ORDERED, accepted=False, change_id=None, reasons=("account_unknown",)))
+
+    assert "curfew canary setup" in probes.judge(refused, NOW).detail
