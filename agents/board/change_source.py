@@ -26,6 +26,8 @@ REST: Final = 4
 LOOKS: Final = 60
 #: Changes that wait for a person and have a page of their own.
 MOST_PAGES: Final = 10_000
+#: A broker that is well answers at once.
+CHECK_S: Final = 2.0
 #: Without a tick, no clock has run for as long as its topic keeps them.
 _NEVER_S: Final = 24 * 3600.0
 
@@ -48,6 +50,8 @@ class ChangeSource:
         feed = self._following()
         while feed.poll(0.0):
             pass
+        if _silent_s(feed) > countdown.SILENT_S:  # while ticks come, Kafka is there
+            feed.check(CHECK_S)
         began = time.monotonic()
         shown = self._shown(feed)
         self.every_s = max(self._pace_s, REST * (time.monotonic() - began))
@@ -55,7 +59,7 @@ class ChangeSource:
 
     def _shown(self, feed: ChangeFeed) -> Mapping[str, Mapping[str, Any]]:
         tick, machine = feed.time, datetime.now(UTC)
-        silent_s = _NEVER_S if tick is None else max(0.0, (machine - tick.written_at).total_seconds())
+        silent_s = _silent_s(feed)
         now = machine if tick is None else tick.now
         found = lines(feed.entries.values(), now, clock_silent_s=silent_s)
         self._remember(found)
@@ -92,3 +96,8 @@ class ChangeSource:
         }  # fmt: skip
         for line in found:
             self._history[nights.night(line)].append(countdown.remaining(line))
+
+
+def _silent_s(feed: ChangeFeed) -> float:
+    """How long ago the last tick was written."""
+    return _NEVER_S if feed.time is None else max(0.0, (datetime.now(UTC) - feed.time.written_at).total_seconds())

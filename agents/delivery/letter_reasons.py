@@ -28,6 +28,10 @@ REASONS: Final[dict[str, tuple[str, str]]] = {
     "too_large": ("the record, or what would become of it, is larger than can be kept", _AS_IT_IS),
     "bad_cloudevent": ("a CloudEvents header is missing or cannot be read", _AS_IT_IS),
     "nul_character": ("a text has a NUL character, which PostgreSQL cannot store", _AS_IT_IS),
+    "calculation_wrong_type": (
+        "the calculation returned what no event can carry",
+        f"correct the calculation, restart the dispatch workers, {_REDRIVE}",
+    ),
     # usage
     "in_the_future": ("the usage is over a year ahead of time", _AS_IT_IS),
     "too_many_sims": ("the service has more SIMs than can be metered", "see which SIMs are wrong, " + _REDRIVE),

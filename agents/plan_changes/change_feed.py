@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from agents.business_time import BusinessTime
 from streams.codec import Codec
@@ -16,6 +16,7 @@ from streams.core.plan_change.board import Entry, entry
 from streams.core.plan_change.machine import Change
 from streams.core.plan_change.rows import CHANGE, unpack_change
 from streams.kafka.scan import Scanner, Span
+from streams.kafka.watermarks import watermarks
 from streams.topics import TICKS
 
 BATCH = 2_000
@@ -85,6 +86,13 @@ class ChangeFeed:
         first = self._consumer.poll(timeout_seconds)
         messages = [] if first is None else [first, *self._consumer.consume(BATCH, 0.0)]
         return sum(self._take(message) for message in messages)
+
+    def check(self, timeout_seconds: float) -> None:
+        """Raise Transient when Kafka does not answer: nothing comes then, as when nothing happens."""
+        try:
+            watermarks(self._consumer, TopicPartition(self._changelog, 0), timeout_seconds)
+        except KafkaException as error:
+            raise Transient(f"cannot read {self._changelog}: {error.args[0].str()}; is the broker well?") from error
 
     def close(self) -> None:
         """Leave; nothing stays behind in Kafka."""
