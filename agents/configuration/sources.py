@@ -88,7 +88,11 @@ def _csv(path: Path, source: DataSource) -> Iterator[tuple[int, dict[str, Any]]]
         for cells in reader:
             if "" in cells:
                 raise Misconfigured(f"{path}: line {reader.line_num} has more cells than the header")
-            yield reader.line_num, {name: None if cell in ("", None) else cell for name, cell in cells.items()}
+            if None in cells.values():  # of which one, nobody knows
+                raise Misconfigured(
+                    f"{path}: line {reader.line_num} has fewer cells than the header; null is an empty one"
+                )
+            yield reader.line_num, {name: cell or None for name, cell in cells.items()}
 
 
 def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -287,3 +287,15 @@ def test_files_with_mistakes_name_them_all(tmp_path: Path) -> None:
     csv.write_text("account_id,tiers\nA1,gold\n")
     with pytest.raises(Misconfigured, match="the header has no score, tier; it has account_id, tiers"):
         read_rows_file(csv, SEGMENT)
+
+
+@pytest.mark.parametrize(
+    ("row", "said"), [("A1,gold", "line 3 has fewer cells"), ("A1,gold,1,2", "line 3 has more cells")]
+)
+def test_a_row_of_another_width_than_the_header_is_refused(row: str, said: str, tmp_path: Path) -> None:
+    """A lost cell shifts all others; an empty one is null."""
+    file = tmp_path / "r.csv"
+    file.write_text(f"account_id,tier,score\nA0,,2\n{row}\n")
+
+    with pytest.raises(Misconfigured, match=said):
+        read_rows_file(file, SEGMENT)
