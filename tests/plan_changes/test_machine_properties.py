@@ -499,10 +499,15 @@ def _element(key: str) -> MatrixElement | None:
 
 
 def _ids(effects: list[Effect]) -> list[Any]:
-    """What tells whether two decisions are the same to the world."""
+    """What tells whether two decisions are the same to the world. Which of the changes that wait for a place in a
+    window gets it is not: hints that are no longer true may tip it, and an index that was built again has none."""
     found: list[Any] = []
     for effect in effects:
         match effect:
+            case SendCommand(command=ExecuteCommand(step=CommandStep.EXECUTE)):
+                found.append("a place to execute")
+            case SendSettlement(settlement=Settlement(kind=SettlementKind.RELEASE)):
+                found.append("a place to release")
             case SendCommand(command=command):
                 found.append(command.command_id)
             case RaiseFinding(finding=finding):

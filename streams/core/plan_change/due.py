@@ -117,16 +117,16 @@ class _Queue:
             self._ids[due.at, due.deadline] = [due.id]
             heapq.heappush(self._coming, (due.at, due.deadline))
         else:
-            bucket.append(due.id)
+            heapq.heappush(bucket, due.id)
 
     def take(self, now: datetime, window: Window | None) -> Due | None:
-        """Earliest deadline first, then earliest release."""
+        """Earliest deadline first, then earliest release, then by id: an index that was built again takes the same."""
         self._promote(now)
         if not self._ready:
             return None
         deadline, at = self._ready[0]
         bucket = self._ids[at, deadline]
-        id = bucket.pop()
+        id = heapq.heappop(bucket)
         if not bucket:
             heapq.heappop(self._ready)
             del self._ids[at, deadline]
