@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,8 +18,8 @@ from streams.core.ids import instant_text
 from streams.core.watch import Standing, Tracked
 from streams.core.watch_rules import Level
 from streams.settings import Settings
-from tests.cli.curfew import runner
 from tests.delivery.receiving import SECRET, SECRET_REF, receiver
+from tests.support.kafka_io import TIMEOUT_SECONDS
 
 HOUR = timedelta(hours=1)
 
@@ -46,11 +49,10 @@ def test_without_kafka_it_tells_of_the_deadlines_that_it_knows(tmp_path: Path, m
 
 
 def test_one_look_that_could_read_nothing_is_a_failure_whatever_was_known(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
 ) -> None:
     """For cron: all that it knows may be well, and old."""
-    monkeypatch.setenv("CURFEW_BOOTSTRAP_SERVERS", f"127.0.0.1:{free_port()}")
-    monkeypatch.setenv("CURFEW_DATA_DIR", str(tmp_path))
+    env = {"CURFEW_BOOTSTRAP_SERVERS": f"127.0.0.1:{free_port()}", "CURFEW_DATA_DIR": str(tmp_path)}
     now = datetime.now(UTC)
     book = Book.open(tmp_path / "watchdog")
     with book.page():
@@ -59,10 +61,13 @@ def test_one_look_that_could_read_nothing_is_a_failure_whatever_was_known(
         book.add([change("S1", now + 48 * HOUR)], now)
     book.close()
 
-    finished = runner(monkeypatch, capsys)("watchdog", "--once")
+    finished = subprocess.run(
+        [sys.executable, "-m", "agents.cli.main", "watchdog", "--once"],
+        env={**os.environ, **env}, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False,
+    )  # fmt: skip
 
-    assert finished.code == 1
-    assert "now nothing can be read" in finished.err
+    assert finished.returncode == 1
+    assert "now nothing can be read" in finished.stderr
 
 
 def change(service_id: str, deadline: datetime) -> Tracked:
