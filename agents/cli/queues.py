@@ -41,8 +41,9 @@ def create(names: Annotated[list[str], typer.Argument(metavar="NAME...")]) -> No
 
     Example: curfew queues create field-service
     """
+    manifest = Manifest.load()
     try:
-        manifest = Manifest.load().with_queues(*names)
+        manifest = manifest.with_queues(*names)
     except Misconfigured as error:
         choices.refuse(str(error))
     settings = Settings()

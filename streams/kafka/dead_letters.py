@@ -70,8 +70,9 @@ def envelope(record: Record, error: Exception, app: str) -> tuple[bytes | None, 
         "curfew-reason": reason_text.encode(),
     }
     headers += [(name, text) for name, text in added.items() if name not in present]
-    room = MAX_BYTES - len(key_of(record) or b"") - sum(len(name) + len(text) for name, text in headers)
-    if len(value or b"") > room or key_of(record) != record.key:
+    key = key_of(record)
+    room = MAX_BYTES - len(key or b"") - sum(len(name) + len(text) for name, text in headers)
+    if len(value or b"") > room or key != record.key:
         headers.append(("curfew-truncated", str(len(value or b"")).encode()))
         value = None if value is None else value[:room]
     return value, headers

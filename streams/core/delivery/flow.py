@@ -178,12 +178,14 @@ class Flow:
         )
 
     def retry(self, unit: Unit, delay_ms: int) -> None:
+        """Let ``unit`` wait for its next attempt."""
         pending = replace(unit, state=State.PENDING, due_ms=self._now_ms + delay_ms)
         self._table.put_unit(pending)
         self._index.window(unit.subscription_id).end(unit.unit_id)
         self._index.wait(pending, self._now_ms)
 
     def end(self, unit: Unit, state: State, reason: str | None, detail: str) -> Iterator[Effect]:
+        """Finish ``unit`` in one of the final states. The next of its lane may go on, unless this end parks it."""
         done = Done(
             subscription_id=unit.subscription_id,
             queue=unit.queue,
@@ -211,12 +213,13 @@ class Flow:
             return
         self._release(lane)
 
-    def unpark(self, lane: tuple[str, str]) -> None:
+    def unpark(self, lane: Lane) -> None:
+        """Let a parked lane go on."""
         self._table.delete(units.lane_key(*lane))
         self._index.parked.discard(lane)
         self._release(lane)
 
-    def _release(self, lane: tuple[str, str]) -> None:
+    def _release(self, lane: Lane) -> None:
         head = self._index.head(lane, self._table)
         if head is not None and head.state is State.PENDING:
             self._index.wait(head, self._now_ms)
